@@ -1,4 +1,4 @@
-"""Engines by themselves: io_uring under each of its set-ups, AIO, threads."""
+"""The engines: io_uring with each of its set-ups, AIO and threads."""
 
 import ctypes
 import errno
@@ -22,7 +22,7 @@ PAGE = 4096
 
 
 class Memory:
-    """Pages for the kernel, all in one mapping; page i is filled with i."""
+    """Pages for the kernel in one mapping. Page i is filled with the byte i."""
 
     def __init__(self, pages: int) -> None:
         self.map = mmap.mmap(-1, pages * PAGE)
@@ -52,7 +52,7 @@ def fd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
 
 
 class Results:
-    """Collects results by key; ``wait`` for as many as were expected."""
+    """Collects results by key. ``wait`` returns when as many have come as the test expects."""
 
     def __init__(self) -> None:
         self.of: dict[object, int] = {}
@@ -87,6 +87,7 @@ async def test_a_callback_that_raises_costs_no_other_its_result(engine: Engine, 
     engine.queue_fdatasync(fd, lambda result: results.note("sync", result))
     engine.flush()
     await results.wait(17)
+    assert results.of == {"failed": PAGE, "sync": 0} | dict.fromkeys(range(1, 16), PAGE)
 
 
 async def test_reads_writes_and_syncs(engine: Engine, fd: int) -> None:
@@ -139,7 +140,8 @@ async def test_nothing_starts_before_the_flush(engine: Engine, fd: int) -> None:
 
 async def test_an_error_is_its_own_requests(engine: Engine, fd: int) -> None:
     memory, results = Memory(3), Results()
-    closed = 1 << 20  # beyond what a process may have open: nobody takes the number meanwhile
+    # No process may have so many open files, so no other open takes the number.
+    closed = 1 << 20
     for index, target in enumerate((fd, closed, fd)):
         done = lambda result, index=index: results.note(index, result)  # noqa: E731
         engine.queue_read(target, memory.address(index), PAGE, 0, done)
@@ -165,6 +167,7 @@ async def test_a_completion_may_queue_and_flush(engine: Engine, fd: int) -> None
 
     again(PAGE)
     await results.wait(1)
+    assert (left, results.of) == (0, {"end": PAGE})
 
 
 async def test_a_read_at_the_end_is_short(engine: Engine, fd: int) -> None:
@@ -185,7 +188,7 @@ async def test_file_descriptors_and_memory_are_given_back() -> None:
 
 
 async def test_cached_reads_complete_within_the_flush(tmp_path: Path) -> None:
-    """What the depth-1 latency of cache = writeback rests on."""
+    """With cache = writeback, the latency of a lone read depends on it."""
     path = tmp_path / "file"
     path.write_bytes(b"c" * PAGE)
     path.read_bytes()

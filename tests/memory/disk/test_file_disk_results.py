@@ -1,4 +1,4 @@
-"""What a FileDisk makes of an engine's results; the engine is scripted."""
+"""The results of a FileDisk, whose engine is scripted."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 def disk(engine: ScriptedEngine) -> Iterator[FileDisk]:
-    # No block device, so that it has no size: the engine never looks at it.
+    # It is no block device, so it has no size. The scripted engine never uses it.
     with open(os.devnull, "rb") as null:
         yield FileDisk(FACTS, null.fileno(), engine, Alignment(512, 512), read_only=False)
 
@@ -211,7 +211,7 @@ def test_no_room_for_a_write_through_is_a_loss_in_the_page_cache_only(
 
 
 def test_flushes_go_one_at_a_time_each_for_all_that_waited(disk: FileDisk, engine: ScriptedEngine) -> None:
-    """Of two at once the kernel may give the error to one, and success to the other before that is known."""
+    """If two ran at once, the kernel could give the error to one, and before that success to the other."""
     batch = Batch(disk)
     first, second, third = (batch.make(Op.FLUSH, 0, 0) for _ in range(3))
     for request in (first, second, third):
@@ -243,7 +243,7 @@ def test_no_flush_is_answered_until_a_loss_is_kept(disk: FileDisk, engine: Scrip
     engine.answer()
     engine.answer()
     engine.answer(-errno.EIO)
-    # Reads do not wait for it.
+    # Reads do not wait for the flush.
     assert batch.done == [reading]
     assert len(kept) == 2
     kept[0][1]()
@@ -251,7 +251,7 @@ def test_no_flush_is_answered_until_a_loss_is_kept(disk: FileDisk, engine: Scrip
     kept[1][1]()
     assert batch.done == [reading, failing, later, through]
     assert [request.result for request in (failing, later, through)] == [-errno.EIO, 0, -errno.EIO]
-    # Another process that recalls the seed that was kept last has the same verifier, not the one before.
+    # Another process that reads the seed that was kept last has the same verifier, and not the one before.
     with open(os.devnull, "rb") as null:
         restarted = FileDisk(FACTS, null.fileno(), engine, Alignment(512, 512), read_only=False)
         restarted.recall(kept[1][0], lambda seed, then: None)
@@ -368,7 +368,7 @@ def test_a_refused_mode_gives_way_to_the_next_and_then_to_writes(
             kind, _, length, _ = engine.unanswered[0]
             engine.answer(-refusal if kind.startswith("fallocate") else length)
         kinds = [call[0] for call in engine.calls]
-        # A mode that the kernel does not have at all is not asked for again.
+        # The disk does not try a mode again that the kernel does not have.
         known = time and refusal in (errno.EOPNOTSUPP, errno.ENOSYS)
         assert kinds == (["write"] if known else [f"fallocate {PUNCH}", f"fallocate {ZERO}", "write"])
         assert request.result == request.length

@@ -1,4 +1,4 @@
-"""Image files: the disk suite on every engine and cache, and what only files have."""
+"""Image files: the disk suite on every engine and cache, the claim, and the choice of the engine."""
 
 import errno
 import fcntl
@@ -99,7 +99,7 @@ async def test_a_disk_has_one_owner(tmp_path: Path) -> None:
 
 @pytest.fixture
 def owner(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Another process that has the claim on the image and keeps it."""
+    """Start another process that claims the image and keeps the claim."""
     script = "import fcntl,sys; f=open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
     command = [sys.executable, "-c", script, make_image(tmp_path, MIB)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
@@ -204,7 +204,7 @@ async def test_a_stuck_open_is_given_up_and_leaves_no_claim(tmp_path: Path, monk
 
 
 async def _opened_when_free(path: Path, engine: Engine, calls: Bounded) -> FileDisk:
-    """The late claim is given back, as a second one of this process would be refused."""
+    """Open the disk as soon as the late claim is given back. Before that, this process is refused a second claim."""
     with trio.fail_after(10):
         while True:
             try:
@@ -223,7 +223,7 @@ async def test_a_failed_open_leaves_no_claim(tmp_path: Path, monkeypatch: pytest
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-# --- what is no disk ------------------------------------------------------------------
+# --- paths that are no disk -----------------------------------------------------------
 
 
 async def test_a_path_that_is_no_disk_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_the_best_engine_that_works_is_chosen(
 
 @pytest.mark.parametrize("modes", [[PUNCH], [ZERO], [ZERO, PUNCH], []], ids=["punch", "zero", "both", "writes"])
 class TestWaysToZero(DiskSuite):
-    """However a range is zeroed, everything else about the disk stays as it is."""
+    """However a range is zeroed, nothing else of the disk changes."""
 
     @pytest.fixture
     async def case(self, tmp_path: Path, modes: list[int]) -> AsyncIterator[DiskCase]:

@@ -1,4 +1,4 @@
-"""Which image or device a disk is: equal for the same one only."""
+"""The identity of a disk's image or device: it is equal only for the same image or device."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_an_image_stays_the_same_when_it_is_written_grown_or_renamed(image: Path
 
 
 def test_another_image_at_the_same_path_is_another_one(image: Path) -> None:
-    """Also where the file system gives the new file the inode number of the removed one."""
+    """The file system may give the new file the inode number of the removed one."""
     seen = {identity_of(image).instance}
     for _ in range(20):
         image.unlink()

@@ -1,4 +1,4 @@
-"""What is read from sysfs, on made-up trees."""
+"""The facts of a disk that are read from sysfs, on made-up trees."""
 
 from pathlib import Path
 

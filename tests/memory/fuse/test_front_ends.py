@@ -1,4 +1,4 @@
-"""Two front ends on the same operations: pyfuse3's adapter without a kernel, and one of this test in memory."""
+"""Two front ends on the same operations: the adapter of pyfuse3 without a kernel, and one in memory."""
 
 import errno
 import logging
@@ -33,7 +33,7 @@ class Caller(NamedTuple):
 
 
 class Bench:
-    """Operations on one disk."""
+    """Holds the operations of a mount with one disk."""
 
     def __init__(self) -> None:
         self.info = fake_disk("n1", "a", SIZE)
@@ -64,7 +64,7 @@ async def refused(awaitable: Awaitable[object]) -> int:
 
 
 async def opened(adapter: Adapter, path: str) -> tuple[int, int]:
-    """The inode of a path, and the number of an open for reading and writing."""
+    """Open a path for reading and writing. Return its inode and the number of the open."""
     inode: int = ROOT_INODE
     for name in path.strip("/").split("/"):
         inode = (await adapter.lookup(inode, name.encode(), CTX)).st_ino
@@ -162,7 +162,7 @@ async def test_the_page_cache_is_dropped_at_every_open(bench: Bench) -> None:
 
 
 class MemoryPages:
-    """The pages of a kernel that caches nothing; it notes what it was told to drop."""
+    """Stands in for the pages of a kernel that caches nothing, and notes which pages it is asked to drop."""
 
     def __init__(self) -> None:
         self.dropped: list[int] = []
@@ -175,7 +175,7 @@ class MemoryPages:
 
 
 class MemoryFront:
-    """A front end whose kernel is the test: ``program`` runs on the mount, which ends with it."""
+    """A front end whose kernel is the test. ``program`` uses the mount, and the mount ends with it."""
 
     def __init__(self, program: Callable[[Operations, Transfers], Awaitable[None]]) -> None:
         self._program = program

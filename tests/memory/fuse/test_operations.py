@@ -1,4 +1,4 @@
-"""FUSE operations on a tree with ports of memory, called as a front end calls them."""
+"""FUSE operations on a tree whose ports are in memory. The tests call them as a front end does."""
 
 import errno
 import logging
@@ -30,7 +30,7 @@ SIZE = 64 * 1024
 
 
 class Caller(NamedTuple):
-    """Who calls; ``pid`` is a thread's id."""
+    """Identifies the caller of an operation. ``pid`` is the id of a thread."""
 
     pid: int = 0
     uid: int = 0
@@ -41,7 +41,7 @@ ROOT = Caller()
 
 
 class Bench:
-    """Operations on two disks, and the short ways of a test to them."""
+    """Holds the operations of a mount with two disks, and short calls of them."""
 
     def __init__(self, **options: Any) -> None:
         self.info = fake_disk("n1", "a", SIZE)
@@ -135,7 +135,7 @@ async def test_synchronous_opens_write_through(bench: Bench, flags: int, write_t
 
 
 async def resize(bench: Bench, size: int, fh: int | None, pid: int = 0) -> int:
-    """SETATTR of a size; the size it answers with."""
+    """Set a size with SETATTR, and return the size in the answer."""
     inode = bench.inode(f"/disk/by-id/{bench.info.id}")
     return (await bench.operations.setattr(inode, AttributeChange(size), fh, Caller(pid))).size_bytes
 
@@ -150,7 +150,7 @@ def changes(bench: Bench) -> list[tuple[str, int, int]]:
 
 
 async def test_bytes_that_an_opener_skips_after_o_trunc_are_zeroed_before_its_write(bench: Bench) -> None:
-    """The kernel sends the O_TRUNC as a SETATTR without a handle, from the thread that opened."""
+    """The kernel sends O_TRUNC as a SETATTR without a handle, from the thread that opened the file."""
     fh, other = await open_by(bench, 71), await open_by(bench, 72)
     assert await resize(bench, 0, None, pid=71) == SIZE
     assert bench.port.calls == []
@@ -168,7 +168,7 @@ async def test_bytes_that_an_opener_skips_after_o_trunc_are_zeroed_before_its_wr
 
 
 async def test_o_trunc_in_the_flags_of_the_open_counts_as_well(bench: Bench) -> None:
-    """Where the kernel was not told to ask for it separately."""
+    """A kernel sends O_TRUNC in the flags if the front end did not ask for a SETATTR of its own."""
     fh = await bench.open(os.O_RDWR | os.O_TRUNC)
     await bench.transfers.write(fh, 5, b"x")
     assert changes(bench) == [("zero", 0, 5), ("write", 5, 1)]
@@ -235,7 +235,7 @@ async def test_a_write_in_a_gap_waits_until_it_is_zeroed(bench: Bench) -> None:
         for offset in (1000, 500, 2000):
             nursery.start_soon(bench.transfers.write, fh, offset, b"data")
             await trio.testing.wait_all_tasks_blocked()
-        # One gap is under way; the two others wait, the third because something below it is still old.
+        # One gap is being zeroed. The two other writes wait, the third because bytes below it are still old.
         assert changes(bench) == [("zero", 0, 1000)]
         bench.port.gate.set()
     assert bytes(bench.port.data[:2004]) == bytes(500) + b"data" + bytes(496) + b"data" + bytes(996) + b"data"
@@ -306,7 +306,7 @@ async def test_an_error_without_a_number(bench: Bench, error: OSError, number: i
 async def test_a_bug_is_eio_with_one_traceback(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Another test of the same process may have reported the same bug.
+    # Another test in this process may have reported the same bug already.
     monkeypatch.setattr(bugs, "_seen", {})
     fh = await bench.open()
     bench.port.bug = ZeroDivisionError("bug")
@@ -325,7 +325,9 @@ async def test_attributes_of_a_disk(bench: Bench) -> None:
     link = bench.operations.lookup(bench.inode("/disk/by-node/n1"), b"a")
     assert (link.size_bytes, link.blocks) == (len("../../by-id/meshfs-n1-a"), 0)
     root = await bench.operations.getattr(ROOT_INODE)
-    assert root.links == 5  # itself, its name, disk, enclosure and the hidden one
+    assert (
+        root.links == 5
+    )  # The links are the root itself, its name, and the folders disk, enclosure and the hidden one.
 
 
 def test_extended_attributes(bench: Bench) -> None:
@@ -356,7 +358,7 @@ async def test_missing_names_and_removed_files_have_their_errno(bench: Bench) ->
 
 
 async def test_an_open_that_finds_another_disk_is_tried_again_by_the_kernel(bench: Bench) -> None:
-    """The port learns of the other disk first: its open must not share an inode with those of the old disk."""
+    """The port finds the other disk first. Its open must not share an inode with opens of the old disk."""
     inode = bench.inode(f"/disk/by-id/{bench.info.id}")
 
     async def open_and_learn(io_class: IoClass, *, writable: bool) -> FakeHandle:
@@ -401,7 +403,7 @@ def test_the_tree_cannot_be_changed() -> None:
 
 
 def test_the_operations_and_the_mount_stand_without_pyfuse3() -> None:
-    """A process in which pyfuse3 cannot be imported has everything but the front end on it."""
+    """A process that cannot import pyfuse3 has everything but the front end."""
     program = (
         "import sys; sys.modules['pyfuse3'] = None\n"
         "import meshfs.fuse.operations, meshfs.fuse.transfers, meshfs.fuse.front, meshfs.mount.process\n"

@@ -1,4 +1,4 @@
-"""The worker loop without a kernel: requests are messages on a socket, pyfuse3's loop is imitated."""
+"""The worker loop without a kernel. Requests are messages on a socket, and the test imitates the loop of pyfuse3."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from support.waiting import until
 
 
 class Kernel:
-    """Sends requests; ``serve`` is what a handler does with one."""
+    """Sends requests to the workers. ``handler`` serves each one."""
 
     def __init__(self) -> None:
         self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -30,7 +30,7 @@ class Kernel:
         self.loops = 0
         self.handler: Callable[[bytes], Awaitable[None]] = self.nothing
         self.withdraw = 0
-        #: Loops that find memory.
+        #: The number of loops that have memory. The others end with ENOMEM.
         self.workers_max = 1 << 30
 
     async def nothing(self, request: bytes) -> None:
@@ -41,7 +41,7 @@ class Kernel:
             self.ours.send(request)
 
     async def session_loop(self, nursery: object, tasks_min: int, tasks_max: int) -> None:
-        """What pyfuse3._session_loop does, as far as the hook is concerned."""
+        """Do what pyfuse3._session_loop does, as far as the hook can see."""
         self.loops += 1
         number = self.loops
         while await loop._private._wait_fuse_readable():
@@ -74,7 +74,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
 async def serving(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, writes_bytes: Callable[[], int] = int
 ) -> AsyncIterator[loop._Workers]:
-    """The workers in a nursery of the test, ended behind it."""
+    """Run the workers in a nursery, until the block ends."""
     monkeypatch.setattr(loop._private, "_wait_fuse_readable", loop._next_request)
     async with trio.open_nursery() as nursery:
         workers = loop._Workers(kernel.theirs.fileno(), nursery, writes_bytes)
@@ -125,7 +125,7 @@ async def test_a_parked_worker_is_resumed_with_its_answer(kernel: Kernel, monkey
         assert kernel.served == ["c", "a", "b"]
         kernel.send(b"d")
         await until(lambda: len(parked) == 4)
-        # The one that idled last serves next: its memory is warm.
+        # The worker that became idle last serves next, because its memory is warm.
         assert parked[3] is parked[1]
 
 
@@ -261,7 +261,7 @@ async def test_the_end_of_the_session_ends_all(kernel: Kernel, monkeypatch: pyte
             kernel.ours.close()
             await until(workers._over.is_set)
             await trio.testing.wait_all_tasks_blocked()
-            # An answer that comes later reaches nobody.
+            # A late answer reaches nobody.
             parked[0].resume(b"late")
             parked[0].throw(OSError(errno.EIO, "late"))
             nursery.cancel_scope.cancel()

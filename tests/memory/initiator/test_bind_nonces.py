@@ -1,4 +1,4 @@
-"""Message ids of binds, which AES-GMAC makes its nonces of: none is used twice under a session's key."""
+"""Message ids of binds, which are part of the nonces of AES-GMAC: none is used twice under a session's key."""
 
 import functools
 from pathlib import Path
@@ -23,7 +23,7 @@ CHANNELS = 3
 
 @pytest.fixture
 def bound(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """(session, message id) of every signed request of a bind, as the exporter got them."""
+    """Note (session id, message id) of every signed request of a bind that reaches the exporter."""
     seen: list[tuple[int, int]] = []
     step = binding._step
 
@@ -36,12 +36,12 @@ def bound(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def ways(folder: Path) -> FixedWays:
-    """As to another node: further channels may come."""
+    """Return ways to an exporter of another node, so that a session may have several channels."""
     return FixedWays([functools.partial(connect_unix, folder / "exporter.sock")] * CHANNELS, asks=True)
 
 
 def first_ids(exporter: Exporter | None) -> list[int]:
-    """The message id that the first connection of each session goes on with, less what was in flight."""
+    """Return the lowest message id that the first connection of each session has not used yet."""
     assert exporter is not None
     return [session.peer.window._low for session in exporter.sessions.values()]
 

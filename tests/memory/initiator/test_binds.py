@@ -1,4 +1,4 @@
-"""Binds: which further channels a session gets, what a changed bind is, and an exporter that takes no more."""
+"""Binds of a mount: channels for every policy, binds that somebody changes, and exporters that refuse a bind."""
 
 import functools
 import os
@@ -115,7 +115,7 @@ async def test_a_changed_bind_is_no_channel_and_the_session_does_not_notice(tmp_
 
 @pytest.mark.parametrize("dialect", [Dialect.SMB_3_0, Dialect.SMB_3_0_2, Dialect.SMB_3_1_1])
 async def test_any_byte_of_a_bind_that_is_changed_is_noticed(tmp_path: Path, dialect: Dialect) -> None:
-    """By the keys or the signatures, and with 3.0 and 3.0.2 by FSCTL_VALIDATE_NEGOTIATE_INFO."""
+    """A change makes other keys or a wrong signature. In 3.0 and 3.0.2, FSCTL_VALIDATE_NEGOTIATE_INFO finds it."""
     flip = 0
 
     def change(_: bool, message: bytes) -> bytes:
@@ -149,7 +149,7 @@ async def test_an_exporter_without_multichannel_is_used_with_one(tmp_path: Path)
             keeper = pair.session.keepers[1]
             await until(lambda: keeper.state is PathState.IDLE)
             assert keeper.why == "the exporter offers no multichannel"
-            assert keeper.failures == 0, "it is no failure"
+            assert keeper.failures == 0, "a path that is not needed has not failed"
             session = pair.session.session
             pair.session.channels[0].fail("cable pulled")
             await until(lambda: pair.session.session not in (None, session))
@@ -159,7 +159,7 @@ async def test_an_exporter_without_multichannel_is_used_with_one(tmp_path: Path)
 async def test_a_refusal_that_is_not_signed_keeps_no_other_path_from_binding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anybody on the path may have said it. The path itself is tried again later."""
+    """Anybody on the path may have sent the refusal. So only this path waits, and it is tried again later."""
     change = on_negotiate(lambda r: replace(r, capabilities=r.capabilities & ~Capabilities.MULTI_CHANNEL), reply=True)
     async with trio.open_nursery() as nursery:
         dialer = middleman(tmp_path / "exporter.sock", nursery, change)
@@ -191,7 +191,7 @@ async def test_an_answer_to_a_bind_without_a_signature_counts_for_its_path_only(
 async def test_a_bind_is_tried_again_at_an_exporter_that_was_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may not have noticed yet that channels of ours are dead."""
+    """The exporter may not have noticed yet that channels of the session are lost."""
     monkeypatch.setattr(limits, "BIND_AGAIN_S", 0.2)
     async with pair_of(tmp_path, 2) as pair:
         session = pair.session.session
@@ -206,7 +206,7 @@ async def test_a_bind_is_tried_again_at_an_exporter_that_was_full(
 
 
 async def test_a_bind_on_a_silent_path_delays_neither_binds_nor_logins(tmp_path: Path) -> None:
-    """Neither other binds nor, when the session is lost meanwhile, the next login."""
+    """Other binds go on. If the session is lost meanwhile, the next login does not wait for the silent bind."""
     async with trio.open_nursery() as nursery:
         relays = Relays(functools.partial(trio.open_unix_socket, tmp_path / "exporter.sock"), nursery)
 

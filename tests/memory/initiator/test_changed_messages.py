@@ -1,8 +1,8 @@
-"""Messages that are changed between a mount and an exporter are repeated, and no application hears of it.
+"""Messages that somebody changes between a mount and an exporter are repeated, and no application gets an error.
 
-A proxy in between changes a bit of a request or of its reply. The exporter ends the connection on which a wrong
-signature comes, the mount the one on which a reply has one; what was not answered goes again over another channel
-or a new session, in the order rules of both (MS-SMB2 3.2.4.1.5, 3.3.5.2.10).
+A proxy in between changes a bit of a request or of a reply. The exporter ends the connection of a request with a wrong
+signature, and the mount ends the connection of such a reply. Requests without an answer are sent again over another
+channel or in a new session, by the rules of both ends (MS-SMB2 3.2.4.1.5, 3.3.5.2.10).
 """
 
 import functools
@@ -44,7 +44,7 @@ TIMEOUT_S = 60
 async def pair_behind(
     proxy: Proxy, port: int, folder: Path, channels: int, security: Security = Security.SIGN
 ) -> AsyncIterator[Pair]:
-    """A mount whose every channel goes through the proxy."""
+    """Make a pair whose channels all go through the proxy."""
     dialers = [functools.partial(connect_tcp, "127.0.0.1", proxy.port)] * channels
     with trio.fail_after(TIMEOUT_S):
         async with mesh_pair(
@@ -59,7 +59,7 @@ def pattern(number: int, size: int = BLOCK) -> bytes:
 
 
 async def work(handle: Handle, rounds: int) -> bytes:
-    """Overwrite, zero, flush and read back; returns what the disk's beginning has to hold at the end."""
+    """Overwrite, flush, zero and read back. Return the bytes that the beginning of the disk has to hold at the end."""
     expected = bytearray(4 * BLOCK)
     for number in range(rounds):
         for place in range(4):
@@ -132,7 +132,7 @@ async def test_sealed_messages_are_repeated_as_well(
 async def test_a_message_with_a_changed_length_ends_its_channel_in_time(
     proxy: Proxy, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replies: bool, security: Security
 ) -> None:
-    """It takes in what follows, the answers to probes too, so that bytes come and no message does."""
+    """The message swallows all that follows, also answers to probes. Bytes arrive, but no further message does."""
     monkeypatch.setattr(limits, "CHANNEL_SILENCE_MAX_S", 2.0)
     async with pair_behind(proxy, port, tmp_path, 1, security) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
@@ -146,7 +146,7 @@ async def test_a_message_with_a_changed_length_ends_its_channel_in_time(
 async def test_a_write_whose_reply_was_changed_is_a_replay_and_lands_once_in_order(
     proxy: Proxy, port: int, tmp_path: Path
 ) -> None:
-    """It was carried out. What goes again is marked, and waits until nothing older of the open is outstanding."""
+    """The exporter carried the WRITE out. The replay is marked, and waits for all older requests of the open."""
     async with pair_behind(proxy, port, tmp_path, 3) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         replays: list[int] = []
@@ -184,7 +184,7 @@ async def test_a_changed_message_is_named_on_both_ends(
 
 
 def test_a_changed_lock_is_taken_once_where_it_goes_again() -> None:
-    """The mount takes no locks; other clients do, and repeat them on another channel (3.2.4.1.5)."""
+    """The mount sends no LOCK. Other clients do, and repeat a LOCK on another channel (3.2.4.1.5)."""
     client = RawInitiator(make_exporter(disk0=MemoryDisk(SIZE))).log_in(to_be_bound=True)
     file_id = client.open("disk0")
     channel = second_channel(client, RawInitiator(client.exporter))
@@ -199,7 +199,7 @@ def test_a_changed_lock_is_taken_once_where_it_goes_again() -> None:
     assert not locks
     replay = int(Flags.REPLAY_OPERATION)
     assert channel.call(Command.LOCK, body, sequence=1, flags=replay).status == 0
-    # Its reply may have been changed as well: then it comes once more, and there is one lock to let go.
+    # The reply may be changed as well. Then the LOCK comes once more, and there is still only one lock.
     assert channel.call(Command.LOCK, body, sequence=2, flags=replay).status == 0
     unlock = LockRequest(FileId(file_id, file_id), (LockElement(0, 512, LockFlags.UNLOCK),)).pack()
     assert channel.call(Command.LOCK, unlock, sequence=2).status == 0
@@ -210,7 +210,7 @@ def test_a_changed_lock_is_taken_once_where_it_goes_again() -> None:
 
 
 def deny(monkeypatch: pytest.MonkeyPatch, command: Command, times: int) -> list[int]:
-    """An exporter that answers as smbd does where a signature is wrong; what it refused so far."""
+    """Let the exporter refuse requests as smbd does where a signature is wrong. Return their message ids."""
     handler, needs = HANDLERS[command]
     refused: list[int] = []
 
@@ -252,7 +252,7 @@ async def test_a_server_that_means_its_refusal_is_believed(
             with pytest.raises(PermissionError, match=os.strerror(13)):
                 await handle.write(0, bytes(size))
         given_up = [record.message for record in caplog.records if "although its open allows it" in record.message]
-        assert len(given_up) == limits.DENIALS_MAX < len(refused), "not a connection for each refusal"
+        assert len(given_up) == limits.DENIALS_MAX < len(refused), "not every refusal ends a connection"
 
 
 async def test_a_refusal_of_what_the_open_may_not_do_is_believed_at_once(

@@ -1,4 +1,4 @@
-"""A channel against an exporter that falls silent, is slow, or is stingy with credits."""
+"""A channel against an exporter that falls silent, is slow, or grants few credits."""
 
 import errno
 
@@ -43,7 +43,7 @@ def honest(exporter: ScriptedExporter, request: Request) -> None:
 
 
 def silent(exporter: ScriptedExporter, request: Request) -> None:
-    """Never says a word."""
+    """Answer nothing."""
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["signed", "sealed"])
@@ -139,11 +139,11 @@ async def test_silence_that_could_not_be_probed_ends_at_the_first_deadline(
 
 
 async def test_a_request_is_cancelled_once(autojump_clock: trio.testing.MockClock) -> None:
-    """A second CANCEL of it would be signed under the same nonce, and differ once the request is asynchronous."""
+    """A second CANCEL would be signed under the same nonce, and would differ if the request is asynchronous by then."""
 
     def script(exporter: ScriptedExporter, request: Request) -> None:
         if request.command == Command.CANCEL:
-            # It goes asynchronous all the same.
+            # The exporter answers the CANCEL with an interim reply of the request.
             [asked] = [each for each in exporter.requests if each.command == Command.READ]
             exporter.say(
                 exporter.frame(
@@ -162,7 +162,7 @@ async def test_a_request_is_cancelled_once(autojump_clock: trio.testing.MockCloc
 
 
 async def test_a_slow_disk_is_not_a_silent_exporter(autojump_clock: trio.testing.MockClock) -> None:
-    """Probes are answered, so the call lives until its own deadline, and is cancelled then."""
+    """Probes are answered, so the call waits until its own deadline, and is cancelled then."""
 
     def script(exporter: ScriptedExporter, request: Request) -> None:
         if request.command == Command.ECHO:
@@ -180,7 +180,7 @@ async def test_a_slow_disk_is_not_a_silent_exporter(autojump_clock: trio.testing
         assert not channel.why
         await trio.sleep(0.01)
         assert Command.CANCEL in [request.command for request in exporter.requests]
-        # The late reply is known, and nobody gets it.
+        # The late reply belongs to a known request, and nobody gets it.
         exporter.answer(exporter.requests[0])
         exporter.script = honest
         assert await read(channel, 7, 10) == content(7, 10)
@@ -200,7 +200,7 @@ async def test_an_idle_exporter_is_probed(autojump_clock: trio.testing.MockClock
 async def test_a_dead_channel_is_found_with_the_help_of_an_idle_one(
     autojump_clock: trio.testing.MockClock, heard_before_s: float
 ) -> None:
-    """Whenever that one was heard last; and it is asked only once."""
+    """It does not matter when the idle channel last received something. It is probed only once."""
     async with scripted_channel(honest) as (dead, gone), scripted_channel(honest) as (other, exporter):
         dead.liveness.join(lambda: [other.liveness])
         other.liveness.join(lambda: [dead.liveness])
@@ -246,7 +246,7 @@ async def _expect_timeout(channel: Channel) -> None:
 
 
 async def test_callers_without_credits_wait_their_turn() -> None:
-    """One credit at a time: everything is served, in the order it was asked for."""
+    """With one credit at a time, all calls are served in their order."""
     order: list[int] = []
     script: Script = lambda e, r: e.say(e.frame(r, read_body(b"x"), credits=1))  # noqa: E731
 
@@ -274,7 +274,7 @@ async def test_large_requests_charge_for_their_size_and_do_not_starve() -> None:
 
 
 async def test_a_caller_that_waits_for_credits_may_give_up(autojump_clock: trio.testing.MockClock) -> None:
-    """Cancelled or too late while waiting: never sent, and those behind go on."""
+    """A call that is cancelled or times out before it has a credit is never sent, and the calls behind it go on."""
     held: list[Request] = []
     script: Script = lambda e, r: held.append(r)  # noqa: E731
 
@@ -297,7 +297,7 @@ async def test_a_caller_that_waits_for_credits_may_give_up(autojump_clock: trio.
 
 
 async def test_data_that_the_socket_does_not_take_is_sent_later_in_order() -> None:
-    """More is written at once than the socket holds; a cancelled caller's memory may change meanwhile."""
+    """The writes are more than the socket holds. The memory of a cancelled caller may change before it is sent."""
     async with scripted_channel(honest) as (channel, exporter):
         for _ in range(4):
             await read(channel, 0, 1)
@@ -323,7 +323,7 @@ async def test_data_that_the_socket_does_not_take_is_sent_later_in_order() -> No
 
 
 async def test_lent_memory_outlives_every_batch_of_the_turn_it_came_in() -> None:
-    """The reader runs in trio's turn; batches that arrive before it must not reuse what it was lent."""
+    """The reader runs in a turn of trio. Batches that arrive before that turn must not reuse the memory lent to it."""
     held: list[Request] = []
     script: Script = lambda e, r: held.append(r)  # noqa: E731
     size = 400 * KIB
@@ -340,8 +340,8 @@ async def test_lent_memory_outlives_every_batch_of_the_turn_it_came_in() -> None
             for offset in (7, 77):
                 nursery.start_soon(one, offset)
             await until_held(held, 2)
-            # Both replies come in batches of one turn: the callback is called by hand, as rounds of
-            # the reactor call it, while no task has a chance to run.
+            # Both replies come in batches of one turn. The test calls the callback as rounds of the reactor do, and no
+            # task runs between the calls.
             for request in held:
                 exporter.answer(request)
                 for _ in range(6):

@@ -1,4 +1,4 @@
-"""A channel measures by ECHO how long requests are on the way, and gives its classes room by that."""
+"""A channel measures with ECHO how long requests are on the way, and gives its classes credits accordingly."""
 
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -15,7 +15,7 @@ LENGTH = 4096
 
 
 def hold(exporter: ScriptedExporter, request: Request) -> None:
-    """Answers nothing by itself."""
+    """Answer nothing until the test does."""
 
 
 def echoes(exporter: ScriptedExporter) -> list[Request]:
@@ -23,7 +23,7 @@ def echoes(exporter: ScriptedExporter) -> list[Request]:
 
 
 async def settle() -> None:
-    """Everything that can happen without time passing has happened."""
+    """Wait until all has happened that can happen without time passing."""
     await wait_all_tasks_blocked(0.02)
 
 
@@ -38,7 +38,7 @@ async def test_a_busy_channel_measures_and_follows(mock_clock: MockClock) -> Non
         for _ in range(40):
             nursery.start_soon(read, channel, IoClass.APP)
         await settle()
-        # What is on the way is known once something came back.
+        # The channel measures once a reply has come.
         assert echoes(exporter) == []
         reads = list(exporter.requests)
         exporter.answer(reads.pop())
@@ -48,7 +48,7 @@ async def test_a_busy_channel_measures_and_follows(mock_clock: MockClock) -> Non
         exporter.answer(echoes(exporter)[-1])
         await settle()
         assert channel.probe.delay.app_credits == limits.WINDOW_ROOM_MAX_CREDITS
-        # No more of them than one each WINDOW_ECHO_EVERY_S, and never two at a time.
+        # At most one ECHO is sent each WINDOW_ECHO_EVERY_S, and never two at a time.
         exporter.answer(reads.pop())
         await settle()
         assert len(echoes(exporter)) == 1
@@ -57,7 +57,7 @@ async def test_a_busy_channel_measures_and_follows(mock_clock: MockClock) -> Non
             exporter.answer(reads.pop())
             await settle()
         assert len(echoes(exporter)) == 2
-        # It comes back late: a queue, for which the system gives way first.
+        # The reply is late, so requests queue on the way. The system class gives way first.
         mock_clock.jump(limits.WINDOW_DELAY_S * 0.9)
         exporter.answer(echoes(exporter)[-1])
         await settle()

@@ -1,4 +1,4 @@
-"""A channel against an exporter that lies: whatever comes, the channel gives wrong data to nobody."""
+"""A channel against an exporter that sends wrong messages: whatever comes, no caller gets wrong data."""
 
 from collections.abc import Callable
 from random import Random
@@ -85,7 +85,7 @@ async def test_a_lie_ends_the_channel_and_gives_no_data(name: str) -> None:
     with trio.fail_after(5):
         async with scripted_channel(says(lie)) as (channel, _):
             if name == "answered twice":
-                # The first of them is true.
+                # The first reply is right.
                 assert await read(channel, 0, 100) == bytes(100)
                 await trio.testing.wait_all_tasks_blocked()
             else:
@@ -99,7 +99,7 @@ async def test_a_lie_ends_the_channel_and_gives_no_data(name: str) -> None:
 
 @pytest.mark.parametrize("seed", range(200))
 async def test_signed_nonsense_is_an_error_or_fits_what_was_asked(seed: int) -> None:
-    """An exporter that knows the keys can say anything, and gets no exception but the expected ones."""
+    """An exporter with the right keys may send anything. Callers get only the expected errors."""
     random = Random(seed)
     body = bytearray(read_body(bytes(random.randrange(200))))
     for _ in range(random.randrange(1, 4)):

@@ -1,4 +1,4 @@
-"""Both ends and several disks on one connection: what a hog or a hung disk leaves to others."""
+"""Several disks on one connection, with both ends: a flood or a hung disk leaves credits to the other disks."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -64,14 +64,14 @@ async def shelf(folder: Path, count: int, *, io_timeout_s: float = limits.IO_TIM
         for index in range(1, count + 1):
             disk, name = MemoryDisk(SIZE, name=f"disk{index}"), f"disk{index}"
             info = replace(pair.exporter.info(), id=disk_id(NODE, name), name=name, verifier=disk.verifier)
-            # Deep and first come first served, so that the window alone decides.
+            # The queue is deep and first come first served, so that the window alone decides.
             runner = Runner(FifoQueue(limits.DISK_DEPTH_MAX), disk)
             pair.nursery.start_soon(runner.run)
             pair.exporter.exporter.disks.add(OfferedDisk(info, runner, lambda node: Access.READ_WRITE))
             disks.append(disk)
             ports.append(Port(info, pair.session, io_timeout_s, pair.nursery.start_soon))
         for channel in pair.session.channels:
-            # What a lane may hold is counted to the credit here, and a busy machine is no slow exporter.
+            # The tests count single credits of a lane. A busy machine must not look like a slow exporter.
             channel.probe.delay.next_s = inf
         yield Shelf(pair, disks, ports)
         for disk in disks:
@@ -89,7 +89,7 @@ def flood(nursery: trio.Nursery, handle: Handle, depth: int, size: int = MIB) ->
 
 
 async def use(handle: Handle, size: int = MIB) -> None:
-    """Everything a handle can do."""
+    """Write, read and flush."""
     assert await handle.write(0, bytes(size)) == size
     assert len(await handle.read(0, size)) == size
     await handle.flush()
@@ -136,7 +136,7 @@ async def test_hung_disks_leave_room_for_another(tmp_path: Path) -> None:
 
 
 async def test_a_hung_disk_stays_alone_past_its_deadlines(tmp_path: Path) -> None:
-    """Its calls end at the bound and are made again; their credits and one probe's stay in use, and only those."""
+    """Its calls end at the bound and are made again. Only their credits and the one of a probe stay in use."""
     async with shelf(tmp_path, 2, io_timeout_s=1.0) as mesh:
         handle, other = await mesh.open(0), await mesh.open(1)
         mesh.disks[0].stall(lambda request: request.op == Op.READ)
@@ -153,7 +153,7 @@ async def test_a_hung_disk_stays_alone_past_its_deadlines(tmp_path: Path) -> Non
 
 
 async def test_a_hung_disk_and_a_lost_connection_keep_nobody_from_the_other_disks(tmp_path: Path) -> None:
-    """The new session is there at once; only the hung disk's opens wait for what the old one has there."""
+    """The new session comes at once. Only opens of the hung disk wait for requests of the old session there."""
     async with shelf(tmp_path, 2) as mesh:
         handle, other = await mesh.open(0), await mesh.open(1)
         mesh.disks[0].stall(lambda request: request.op == Op.WRITE)
@@ -193,7 +193,7 @@ async def test_the_system_makes_progress_under_a_flood_of_applications(tmp_path:
 
 
 async def test_everything_waits_its_turn_and_is_served(tmp_path: Path) -> None:
-    """More than the credits at once, both classes, several disks: all of it is done, in full depth."""
+    """Calls of both classes at several disks, which need more than all credits at once, are all done."""
     async with shelf(tmp_path, 3) as mesh:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
@@ -210,7 +210,7 @@ async def test_everything_waits_its_turn_and_is_served(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("op", [Op.READ, Op.WRITE])
 async def test_callers_that_leave_cost_no_credits(tmp_path: Path, op: Op) -> None:
-    """Cancelled in flight and while waiting; the credits come back when the disk answers."""
+    """Calls are cancelled in flight and while they wait. The credits come back when the disk answers."""
     async with shelf(tmp_path, 1) as mesh:
         handle = await mesh.open(0, SYSTEM)
         mesh.disks[0].stall(lambda request: request.op == op)
@@ -255,7 +255,7 @@ async def test_deadlines_cost_no_credits(tmp_path: Path) -> None:
 
 
 async def test_a_lost_channel_takes_its_lanes_along(tmp_path: Path) -> None:
-    """What waited and what was in flight goes again on the next one, whose credits are all there."""
+    """Requests that waited or were in flight are sent again on the next channel, which has all its credits."""
     async with shelf(tmp_path, 1) as mesh:
         handle = await mesh.open(0)
         mesh.disks[0].stall()

@@ -101,7 +101,7 @@ async def test_pages_another_initiators_flush_lost_are_noticed(pair: Pair) -> No
 
 
 async def test_a_loss_is_reported_though_the_exporter_goes_away_while_it_is_found(pair: Pair) -> None:
-    """The FLUSH fails, and the verifier cannot be asked for: the time-out is not what tells of the loss."""
+    """The FLUSH fails, and the verifier cannot be queried. The time-out of the query must not stand for the loss."""
     handle = await pair.port.open(IoClass.APP, writable=True)
     await handle.write(0, b"lost")
     disk = pair.exporter.disk
@@ -123,7 +123,7 @@ async def test_a_loss_is_reported_though_the_exporter_goes_away_while_it_is_foun
 
 
 async def test_a_flush_of_a_handle_without_writes_does_not_hide_the_loss_of_another(pair: Pair) -> None:
-    """It covers the other's writes, so it has to ask whether they are still there."""
+    """The FLUSH covers the writes of the other handle. So the port has to check whether they were lost."""
     writer = await pair.port.open(IoClass.APP, writable=True)
     other = await pair.port.open(IoClass.APP, writable=True)
     await writer.write(0, b"gone")

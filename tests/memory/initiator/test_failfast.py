@@ -26,12 +26,12 @@ from support.waiting import until
 
 SIZE = 8 * MIB
 T = 4.0
-#: How late a call may end, as deadlines are looked at once a tick.
+#: The delay that a call may have at its end, because a channel checks deadlines once a tick.
 LATE_S = 2 * limits.CHANNEL_TICK_S
 
 
 async def timed(call: Awaitable[object]) -> tuple[int, float]:
-    """The errno of a call, 0 when it succeeds, and how long it took."""
+    """Return the errno of a call, or 0 if the call succeeds, and how long it took."""
     start_s, number = trio.current_time(), 0
     try:
         await call
@@ -47,7 +47,7 @@ async def at_once(call: Awaitable[object]) -> None:
 async def test_a_program_that_repeats_its_call_waits_for_a_lost_exporter_once(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """As md does, which repeats a failed write sector by sector."""
+    """For example, md repeats a failed write sector by sector."""
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         await pair.exporter.stop()
@@ -140,7 +140,7 @@ async def test_an_exporter_that_was_never_reached_is_away_since_the_mount_starte
 async def test_a_silent_exporter_is_away_since_its_last_message(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The bound is longer than the silence after which the channel is given up."""
+    """Here the bound is longer than the silence after which the channel ends."""
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=10.0) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         start_s = trio.current_time()
@@ -167,7 +167,7 @@ async def test_a_silent_exporter_is_away_after_a_bound_that_is_shorter_than_its_
 
 
 def freeze(pair: Pair, patch: pytest.MonkeyPatch) -> None:
-    """The exporter reads and answers nothing, on this connection and on later ones, as a stopped process."""
+    """Let the exporter answer nothing, on this connection and on later ones, like a stopped process."""
 
     def work(link: Link, until_s: float) -> bool:
         if not link._socket.recv(MIB):
@@ -200,7 +200,7 @@ async def test_a_program_that_repeats_its_call_waits_for_a_hung_disk_once(
         (hung,) = exporter_status(pair.session, trio.current_time())["hung_disks"]
         assert hung["disk"] == "disk0"
         assert hung["for_s"] >= T
-        # It answers again.
+        # The disk answers again.
         pair.exporter.disk.release()
         await until(lambda: not pair.session.hung_disks)
         assert not pair.port.answers.held
@@ -230,7 +230,7 @@ async def test_a_hung_disk_is_asked_on_though_its_last_handle_is_closed(
 async def test_a_disk_that_is_merely_slow_fails_no_call_before_its_own_bound(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Something is answered within each bound, although some calls are not."""
+    """The disk answers some calls within each bound, and others not."""
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         disk = pair.exporter.disk

@@ -41,7 +41,7 @@ async def test_a_write_that_was_given_up_never_lands_over_a_newer_one(tmp_path: 
         assert disk.stalled == 1
         async with trio.open_nursery() as nursery:
             nursery.start_soon(handle.write, 0, b"new!")
-            # The newer write waits at our end: the exporter has not answered CLOSE.
+            # The newer write waits in the mount, because the exporter has not answered the CLOSE.
             await until(lambda: bool(pair.session.waiting))
             await trio.sleep(0.1)
             assert disk.stalled == 1
@@ -51,7 +51,7 @@ async def test_a_write_that_was_given_up_never_lands_over_a_newer_one(tmp_path: 
 
 @pytest.mark.parametrize("attempts", [1, 3])
 async def test_a_write_of_a_lost_session_never_lands_over_a_newer_one(tmp_path: Path, attempts: int) -> None:
-    """The old session's write sits at the disk while logins that name that session come and go."""
+    """The write of the old session is at the disk, while further logins name that session and fail."""
     sockets: list[socket.socket] = []
 
     async def dial() -> Transport:
@@ -70,16 +70,16 @@ async def test_a_write_of_a_lost_session_never_lands_over_a_newer_one(tmp_path: 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(handle.write, 0, b"new!")
             for number in range(attempts):
-                # The first one is the session's, the others are those of logins that wait.
+                # The first socket is that of the session. The others are those of the logins that follow.
                 sockets[-1].shutdown(socket.SHUT_RDWR)
                 await until(lambda number=number: len(sockets) > number + 1)
                 await trio.sleep(0.2)
-                assert disk.stalled == 1, "sent while the old session's write is at the disk"
+                assert disk.stalled == 1, "nothing newer is at the disk beside the write of the old session"
                 await pair.connected()
                 session = pair.session.session
                 assert session is not None
                 with trio.fail_after(5):
-                    # What asks for no data of the disk goes on.
+                    # Requests that need no data of the disk are served.
                     assert await query_disks(session.channels[0], session.root)
             disk.release()
         assert bytes(disk.data[:4]) == b"new!"
@@ -102,7 +102,7 @@ async def test_a_fence_holds_the_writes_of_the_other_class(tmp_path: Path) -> No
 
 
 async def test_a_write_given_up_while_the_other_class_is_fenced_is_fenced(tmp_path: Path) -> None:
-    """Else it lands over a newer one as soon as the other class's fence is gone."""
+    """Otherwise the write could land over a newer one as soon as the fence of the other class has gone."""
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
         app = await pair.port.open(IoClass.APP, writable=True)
         system = await pair.port.open(IoClass.SYSTEM, writable=True)
@@ -114,7 +114,7 @@ async def test_a_write_given_up_while_the_other_class_is_fenced_is_fenced(tmp_pa
             await trio.sleep(0.5)
             nursery.start_soon(errno_of, system.write(0, b"old!"))
             await until(lambda: disk.stalled == 2)
-        # Both were given up, the second within the first one's fence; only the first one ends.
+        # Both writes were given up, the second one behind the fence of the first. Only the first one ends here.
         disk.release(lambda request: request.offset == 8192)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(app.write, 0, b"newer")

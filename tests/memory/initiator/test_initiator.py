@@ -59,7 +59,7 @@ class Cluster:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Node n1 mounts; n1 and n2 export, but only n1's exporter is up."""
+    """Run the initiator of a mount on n1. n1 and n2 have exporters, and only that of n1 is up."""
     config = write_config(tmp_path)
     exporters = {
         name: MemoryExporter(

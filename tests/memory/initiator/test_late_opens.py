@@ -1,4 +1,4 @@
-"""An open that the exporter makes when nobody waits for it any more does not last as long as the session."""
+"""An open whose answer comes after the mount gave up does not stay until the session ends."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,14 +34,14 @@ def relays(folder: Path, nursery: trio.Nursery) -> Relays:
 
 
 def names(pair: Pair) -> list[str]:
-    """What the exporter has open for the mount."""
+    """Return the names of the files that the exporter has open for the mount."""
     assert pair.exporter.exporter is not None
     (session,) = pair.exporter.exporter.sessions.values()
     return [opened.name for opened in session.opens.values()]
 
 
 async def open_in_vain(pair: Pair, path: Relays, *, requests: bool) -> None:
-    """Open the disk while what goes in one direction is held back, until the mount has given up."""
+    """Open the disk while requests or replies are held back, until the mount gives up."""
     (relay,) = path.alive
     relay.hold(requests=requests, replies=not requests)
     with pytest.raises(TimeoutError):

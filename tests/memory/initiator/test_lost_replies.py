@@ -1,4 +1,4 @@
-"""A reply that is lost on the way, alone, costs its call at most, and no later one."""
+"""A single reply that is lost on the way costs at most its own call, and no later one."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ TIMEOUT_S = 60
 
 
 class Lost:
-    """Instead of a proxy's damages: the next reply of a command becomes an interim one, which nobody signs.
+    """Stands in for the damages of a proxy: turns the next reply to a command into an interim reply without signature.
 
-    Of IOCTL the one after a CREATE, which asks about the disk that was opened.
+    For IOCTL, that is the reply after a CREATE, which is about the disk that was opened.
     """
 
     def __init__(self, command: Command) -> None:

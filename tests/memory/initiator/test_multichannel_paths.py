@@ -1,4 +1,4 @@
-"""One session over several paths: channels bound, retired, dropped and had again as interfaces come and go."""
+"""One session over several paths: channels are bound, retired, lost and replaced as interfaces come and go."""
 
 import functools
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def pair_over(
     channels: int = 1,
 ) -> AsyncIterator[tuple[Pair, MadeUpWays]]:
     dialer = functools.partial(connect_unix, folder / "exporter.sock")
-    # Several channels of a path have only those who ask for more.
+    # Only a mount that queries interfaces makes several channels of a path.
     ways = MadeUpWays(dialer, interfaces, remotes, asks=channels > 1)
     with trio.fail_after(20):
         async with mesh_pair(folder, SIZE, io_timeout_s=3.0, ways=ways, channels=channels) as pair:
@@ -87,14 +87,14 @@ async def test_an_interface_that_goes_down_takes_its_channel_at_once_and_the_las
     async with pair_over(tmp_path) as (pair, ways):
         ours = pair.session.session
         set_up(pair, ways, "eth0", up=False)
-        assert len(pair.session.channels) == 1, "nobody waits for its silence"
+        assert len(pair.session.channels) == 1, "the channel ends at once, and not after a silence"
         await until(lambda: keeper_of(pair, R0).state is PathState.IDLE)
         assert keeper_of(pair, R0).why == "interface eth0 is down"
         assert (keeper_of(pair, R0).failures, pair.session.failures) == (1, 1)
         last = channel_of(pair, R1)
         set_up(pair, ways, "eth1", up=False)
         await trio.sleep(0.1)
-        assert pair.session.channels == [last], "it may be up again in time"
+        assert pair.session.channels == [last], "the interface may be up again in time"
         set_up(pair, ways, "eth0", up=True)
         await until(lambda: keeper_of(pair, R0).state is PathState.CONNECTED)
         await until(lambda: keeper_of(pair, R1).state is PathState.IDLE)
@@ -106,7 +106,7 @@ async def test_an_interface_that_goes_down_takes_its_channel_at_once_and_the_las
 
 
 async def test_the_last_channel_stays_until_the_new_address_works(tmp_path: Path) -> None:
-    """The old path is kept until the new one works, and then ended; nothing of it stays behind."""
+    """The old path is kept until the new one works. Then it ends, and nothing of it is left."""
     async with pair_over(tmp_path, (ETH0,), (R0,), connected=1) as (pair, ways):
         old = keeper_of(pair, R0)
         ways.interfaces = [replace(ETH0, address=ip_interface("10.0.0.77/24"))]
@@ -173,7 +173,7 @@ async def test_a_slower_path_steps_in_and_idles_again(tmp_path: Path, monkeypatc
 async def test_a_slower_path_steps_in_while_the_fast_one_is_still_being_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also at the start, when nothing is known of either."""
+    """This holds also at the start, when neither path has been tried."""
     monkeypatch.setattr(limits, "PATH_BROKEN_AFTER_S", 0.2)
     ways = MadeUpWays(functools.partial(connect_unix, tmp_path / "exporter.sock"), (SLOW0, ETH1), (SLOW_R0, R1))
     ways.silent.add(R1.address)
@@ -199,7 +199,7 @@ async def test_a_retired_channel_ends_its_requests_and_then_closes(tmp_path: Pat
         assert session.spread.channels == [fast]
         await handle.read(4096, 10)
         await trio.sleep(0.2)
-        assert set(session.channels) == {slow, fast}, "it waits for its request"
+        assert set(session.channels) == {slow, fast}, "the retired channel waits for its request"
         disk.release()
         await until(lambda: session.channels == [fast])
         assert slow.why == "closed"
@@ -208,7 +208,7 @@ async def test_a_retired_channel_ends_its_requests_and_then_closes(tmp_path: Pat
 
 
 async def test_a_retired_channel_is_better_than_none(tmp_path: Path) -> None:
-    """The others die before it has closed: it goes on as the session's last one, until there are others."""
+    """If the other channels are lost before it has closed, it stays the last one of the session until others come."""
     async with pair_over(tmp_path) as (pair, ways), trio.open_nursery() as nursery:
         handle = await pair.port.open(IoClass.APP, writable=True)
         session, disk = pair.session.session, pair.exporter.disk
@@ -240,7 +240,7 @@ async def test_a_retired_channel_is_better_than_none(tmp_path: Path) -> None:
 
 
 async def test_a_path_whose_channels_die_at_once_is_tried_ever_more_seldom(tmp_path: Path) -> None:
-    """It connects and binds, and then nothing gets through: that must not be all the machine does."""
+    """The path connects and binds, and then loses its channel. Without growing delays, the mount would do only that."""
     async with pair_over(tmp_path) as (pair, _):
         times: list[float] = []
         keeper = keeper_of(pair, R0)

@@ -1,4 +1,4 @@
-"""What belongs to a session and not to a channel: what the mount asks as long as the session lives, and its end."""
+"""What belongs to a session and not to a channel: the mount's queries while the session lives, and its end."""
 
 import functools
 import logging
@@ -54,7 +54,7 @@ async def test_changes_of_disks_arrive_whichever_channel_was_lost(tmp_path: Path
 
 
 def _watching(pair: Pair) -> Channel | None:
-    """The channel on which CHANGE_NOTIFY waits at the exporter."""
+    """Return the channel on which a CHANGE_NOTIFY waits at the exporter, or None."""
     return next(
         (
             channel
@@ -66,7 +66,7 @@ def _watching(pair: Pair) -> Channel | None:
 
 
 async def test_a_question_that_was_overtaken_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sent before a channel was lost, it came after what was sent later by another: it is refused once."""
+    """A query that was sent before a channel was lost may arrive behind a later one. Then it is refused once."""
     monkeypatch.setattr(limits, "DISKS_REFRESH_S", 0.05)
     refused = 0
     handler, needs = HANDLERS[Command.IOCTL]
@@ -105,7 +105,7 @@ async def test_a_malformed_list_of_interfaces_disturbs_no_io(
 async def test_a_session_that_ends_with_its_login_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its channel is lost in the moment in which the login is done."""
+    """The channel is lost at the moment in which the login is done."""
     lost = 0
     connected = RemoteExporter.connected
 
@@ -164,7 +164,7 @@ async def test_a_session_the_exporter_ended_ends_on_all_channels_at_once(tmp_pat
 
 
 async def test_a_session_that_the_exporter_forgot_is_replaced(tmp_path: Path) -> None:
-    """There is no key left to sign that answer with: each channel that hears it ends."""
+    """The exporter has no key left to sign the answer with. Each channel that gets such an answer ends."""
     async with pair_of(tmp_path, 4) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         old, exporter = pair.session.session, pair.exporter.exporter
@@ -200,7 +200,7 @@ async def test_the_session_ends_with_its_last_channel_and_the_next_names_it(
         disk, first = pair.exporter.disk, pair.session.session
         assert first is not None
         for count in (2, 1):
-            # Others take its place at once, but not within these few steps.
+            # Other channels replace it soon, but not within these few steps.
             first.channels[0].fail("cable pulled")
             assert len(first.channels) == count
             assert not first.why

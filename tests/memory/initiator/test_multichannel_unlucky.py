@@ -1,4 +1,4 @@
-"""Several channels where things come in an unlucky order."""
+"""Several channels, and events in an unlucky order."""
 
 import errno
 import functools
@@ -38,7 +38,7 @@ def ways(folder: Path, channels: int, *, asks: bool = False) -> FixedWays:
 
 
 async def test_a_part_that_is_late_outranks_one_whose_channel_was_lost(tmp_path: Path) -> None:
-    """The second part leaves under the sequence of after the loss: a replay of the whole would not wait for it."""
+    """The second part has the sequence of after the loss. So a replay of the whole write would not wait for it."""
     async with mesh_pair(tmp_path, 4 * MIB, io_timeout_s=0.6, ways=ways(tmp_path, 2)) as pair:
         await bound(pair, 2)
         handle = await pair.port.open(IoClass.APP, writable=True)
@@ -100,7 +100,7 @@ async def test_a_late_answer_about_an_earlier_open_leaves_the_new_one_alone(tmp_
 
 
 async def test_a_slow_exporter_is_logged_in_to_whoever_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A login is a score of round trips; it gives way only where nothing is heard at all."""
+    """A login takes about twenty round trips. It gives way to another path only if no byte arrives at all."""
     send_now = Outbox._send_now
 
     def late(self: Outbox, parts: list[Memory]) -> None:
@@ -146,7 +146,7 @@ async def test_refused_paths_are_tried_again_however_much_others_come_and_go(
 
 
 async def test_interfaces_are_asked_for_again_after_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exporter whose links just come up has none to tell of."""
+    """An exporter whose links are still coming up has no interface to list."""
     asked = []
 
     async def refused_once(*_: object) -> tuple[Remote, ...]:
@@ -163,7 +163,7 @@ async def test_interfaces_are_asked_for_again_after_a_refusal(tmp_path: Path, mo
 
 
 async def test_a_restarted_exporter_is_not_kept_waiting_for_by_a_silent_channel(tmp_path: Path) -> None:
-    """The other channel finds another instance at its address: so the silent one is not silent for being slow."""
+    """The other channel finds another instance of the exporter. So the silent channel cannot be merely slow."""
     socket = tmp_path / "exporter.sock"
     async with trio.open_nursery() as nursery:
         relays = Relays(functools.partial(trio.open_unix_socket, socket), nursery)
@@ -181,7 +181,7 @@ async def test_a_restarted_exporter_is_not_kept_waiting_for_by_a_silent_channel(
 
 
 async def test_a_lost_write_whose_handle_is_closed_meanwhile_is_fenced(tmp_path: Path) -> None:
-    """It may be at the disk still, and other handles write through the same open."""
+    """The write may still be at the disk, and other handles write through the same open."""
     async with mesh_pair(tmp_path, ways=ways(tmp_path, 2)) as pair:
         await bound(pair, 2)
         other = await pair.port.open(IoClass.APP, writable=True)

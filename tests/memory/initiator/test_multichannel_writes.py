@@ -1,4 +1,4 @@
-"""Several channels, and a write that may still happen: it never lands over a newer one, and no call is lost."""
+"""Several channels, and a write that may still be carried out: it never lands over a newer one, and no call is lost."""
 
 import errno
 import functools
@@ -23,7 +23,7 @@ from support.waiting import until
 
 
 async def test_a_close_that_goes_again_is_the_same_fence(tmp_path: Path) -> None:
-    """The exporter took the first one, and the write it waits for is still at the disk."""
+    """The exporter has the first CLOSE, and the write that it waits for is still at the disk."""
     async with pair_of(tmp_path, 2, io_timeout_s=0.5) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         disk = pair.exporter.disk
@@ -48,7 +48,7 @@ async def test_a_close_that_goes_again_is_the_same_fence(tmp_path: Path) -> None
 async def test_a_write_in_flight_on_a_lost_channel_is_sent_again_as_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the next ChannelSequence, as often as it takes: the exporter refuses it while the first is at the disk."""
+    """The replay has the next ChannelSequence. It is repeated while the exporter refuses it."""
     async with pair_of(tmp_path, 2) as pair, trio.open_nursery() as nursery:
         seen, disk = Arrivals(monkeypatch, Command.WRITE), pair.exporter.disk
         handle = await pair.port.open(IoClass.APP, writable=True)
@@ -74,7 +74,7 @@ async def test_a_write_in_flight_on_a_lost_channel_is_sent_again_as_a_replay(
 async def test_a_request_that_waits_for_credits_has_the_sequence_of_when_it_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own channel lives; another is lost while it waits."""
+    """The request's own channel lives, and another channel is lost while the request waits."""
     async with pair_of(tmp_path, 2) as pair, trio.open_nursery() as nursery:
         seen, disk, session = Arrivals(monkeypatch, Command.WRITE), pair.exporter.disk, pair.session.session
         assert session is not None
@@ -153,7 +153,7 @@ async def test_a_write_held_on_the_way_is_refused_after_its_replay_and_a_newer_o
 
 
 def in_parts(pair: Pair) -> tuple[Channel, Channel]:
-    """From now on all that may go in parts does, half on each of two channels."""
+    """Let each request that may be split go in two halves, one on each of two channels. Return the channels."""
     session = pair.session.session
     assert session is not None
     first, second = session.channels
@@ -183,8 +183,8 @@ async def test_a_part_whose_channel_dies_goes_again_with_the_whole(tmp_path: Pat
         await until(lambda: disk.stalled == 2)
         channels[part].fail("cable pulled")
         await trio.sleep(0.05)
-        assert not ended, "nobody is told before all parts are over"
-        assert disk.stalled == 2, "a replay does not get to the disk beside what it repeats"
+        assert not ended, "the call ends after all its parts"
+        assert disk.stalled == 2, "a replay does not reach the disk beside the write that it repeats"
         disk.release()
         await until(lambda: bool(ended))
         assert ended == [None]
@@ -193,7 +193,7 @@ async def test_a_part_whose_channel_dies_goes_again_with_the_whole(tmp_path: Pat
 
 @pytest.mark.parametrize("failing", [0, 1])
 async def test_a_part_that_fails_does_not_hide_one_that_may_still_be_written(tmp_path: Path, failing: int) -> None:
-    """One gets EIO, the other's channel dies while it is at the disk: what comes next must not be overwritten by it."""
+    """If one part fails and the channel of the other is lost, the other part must not land over a newer write."""
     half = MIB // 2
     async with pair_of(tmp_path, 2) as pair, trio.open_nursery() as nursery:
         handle = await pair.port.open(IoClass.APP, writable=True)
@@ -237,7 +237,7 @@ async def test_a_group_whose_caller_is_cancelled_is_fenced(tmp_path: Path) -> No
 
 
 class Stepped:
-    """A call made by a worker, as FUSE's loop makes it (worker.Owner)."""
+    """Makes a call with a worker, as the loop of FUSE does (worker.WorkerOwner)."""
 
     def __init__(self, call: Callable[[], Awaitable[object]], nursery: trio.Nursery) -> None:
         self.result: object = None
@@ -250,7 +250,7 @@ class Stepped:
         Worker(life(), self).resume()
 
     def idle(self, worker: Worker) -> None:
-        raise AssertionError("it has one call to make")
+        raise AssertionError("the worker makes one call")
 
     def wants_trio(self, worker: Worker) -> None:
         self._nursery.start_soon(worker.run_in_trio)
@@ -262,7 +262,7 @@ class Stepped:
 @pytest.mark.parametrize("op", ["read", "write"])
 @pytest.mark.parametrize("losses", [1, 2])
 async def test_parts_of_a_worker_go_again(tmp_path: Path, op: str, losses: int) -> None:
-    """Of its channels one dies, or both: the session's successor takes it."""
+    """If both channels are lost, the next session takes the request."""
     async with pair_of(tmp_path, 2) as pair, trio.open_nursery() as nursery:
         handle = await pair.port.open(IoClass.APP, writable=True)
         data, disk = bytes(range(256)) * (4 * KIB), pair.exporter.disk
@@ -301,7 +301,7 @@ async def test_a_cancelled_read_in_parts_leaves_its_channels_in_order(tmp_path: 
 
 
 class Part:
-    """Stands for a slot."""
+    """Stands in for a slot."""
 
     command = int(Command.WRITE)
     sent = True
@@ -341,7 +341,7 @@ async def test_of_several_errors_the_one_counts_that_leaves_a_part_unanswered(
 
 @pytest.mark.parametrize("end", [2 * MIB, 2 * MIB + 256 * KIB, 2 * MIB + 768 * KIB])
 async def test_a_part_that_is_short_is_an_error_and_no_zeros(tmp_path: Path, end: int) -> None:
-    """The owner's disk ends inside what it said its size is; in the first part, in the second, or before both."""
+    """The owner's disk is shorter than it said. It ends in the first part, in the second part, or before both."""
     async with pair_of(tmp_path, 2) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         session, exporter = pair.session.session, pair.exporter.exporter

@@ -1,6 +1,6 @@
 """Interfaces, addresses, losses, restarts and reloads in any order.
 
-An exporter always comes back, on every path, what was written meanwhile is there, and every credit comes back once.
+The exporter is always reached again on every path. The data written meanwhile is there, and no credit is lost.
 """
 
 import functools
@@ -33,7 +33,7 @@ SIZE, BLOCK = 1 * MIB, 4 * KIB
 
 
 class Disorder:
-    """Does one thing or another to a pair and its ways."""
+    """Changes a pair and its ways at random."""
 
     def __init__(self, pair: Pair, ways: MadeUpWays, seed: int) -> None:
         self._pair = pair
@@ -41,7 +41,7 @@ class Disorder:
         self._random = random.Random(seed)
 
     async def step(self) -> None:
-        """One thing happens, and then some time passes."""
+        """Make one change, and then let some time pass."""
         happenings: list[Callable[[], object]] = [
             self.change_interfaces,
             self.break_addresses,
@@ -58,7 +58,7 @@ class Disorder:
             self.end_session()
         else:
             self._random.choice(happenings)()
-        # At once, or after some turns, or when a login or a bind may be over.
+        # The next step follows at once, or after some turns, or when a login or a bind may be over.
         await trio.sleep(self._random.choice([0.0, 0.0, 0.001, 0.003, 0.01, 0.03]))
 
     def change_interfaces(self) -> None:
@@ -83,7 +83,7 @@ class Disorder:
             self._pair.session.session.fail("ended by the test")
 
     def refuse(self) -> None:
-        """The exporter takes no further channel of this session."""
+        """Let the exporter take no further channel of this session."""
         if self._pair.session.session is not None:
             self._pair.session.session.no_more = "refused by the test"
 
@@ -91,26 +91,26 @@ class Disorder:
         self._pair.session.configure(self._ways, self._random.choice([1, 2, 3]), 1.0, 3.0)
 
     def advertise(self) -> None:
-        """The exporter tells some of its addresses, or one more."""
+        """Let the exporter advertise some of its addresses, or one more."""
         self._pair.session._paths.take_remotes(
             tuple(each for each in (R0, R1, Remote("10.0.1.3", 10 * G, 2)) if self._random.random() < 0.6)
         )
 
     def end(self) -> None:
-        """Everything works again."""
+        """Let everything work again."""
         self._ways.interfaces, self._ways.broken = [ETH0, ETH1], set()
         self._pair.session._paths.take_remotes(())
         self._pair.session.configure(self._ways, 2, 1.0, 3.0)
 
 
 class Program:
-    """Writes blocks of one number each, and reads them again."""
+    """Writes blocks that hold one number each, and reads them back."""
 
     def __init__(self, pair: Pair, seed: int) -> None:
         self.writes = 0
         self._pair = pair
         self._random = random.Random(seed)
-        #: For every block the numbers that it may have: the last that was written, and those that failed since.
+        #: The numbers that each block may hold: the last one that was written, and those whose writes failed since.
         self._allowed: list[set[int]] = [{0} for _ in range(SIZE // BLOCK)]
 
     async def run(self, io_class: IoClass) -> None:
@@ -142,12 +142,12 @@ class Program:
         number = int.from_bytes(data[:8])
         assert data == number.to_bytes(8) * (BLOCK // 8)
         assert number in self._allowed[index]
-        # What was given up and is not there now does not come later.
+        # A write that was given up, and is not there now, does not come later.
         self._allowed[index] = {number}
 
 
 def check_credits(channel: Channel) -> None:
-    """Every lane holds what its requests in flight took."""
+    """Check that every lane holds exactly the credits of its requests in flight."""
     held = Counter[int]()
     for slot in channel.in_flight():
         held[id(slot.lane)] += slot.charge

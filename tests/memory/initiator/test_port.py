@@ -1,4 +1,4 @@
-"""Both ends in one process: what a port promises while its exporter comes and goes."""
+"""The promises of a port while its exporter comes and goes, with both ends in one process."""
 
 import errno
 import os
@@ -209,7 +209,7 @@ async def test_a_cancelled_read_leaves_the_channel_in_order(pair: Pair) -> None:
     pair.exporter.disk.release()
     assert await handle.read(4096, 100) == bytes(pair.exporter.disk.data[4096:4196])
     assert pair.session.channels == [channel]
-    # The small reply may come first; those that nobody waits for are taken all the same.
+    # The small reply may come first. The channel also takes the replies that nobody waits for.
     await until(lambda: channel.outstanding == 0)
 
 
@@ -233,7 +233,7 @@ async def test_a_changed_list_of_disks_is_followed(pair: Pair) -> None:
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["signed", "encrypted"])
 async def test_no_byte_is_wrong_while_connections_die_under_load(tmp_path: Path, sealed: bool) -> None:
-    """Workers write stamps into ranges of their own and read them back, through restarts and cuts."""
+    """Tasks write stamps into ranges of their own and read them back, through restarts and lost connections."""
     policy = Policy(Security.ENCRYPT if sealed else Security.SIGN)
     async with mesh_pair(tmp_path, SIZE, policy=policy) as pair:
         stop = False
@@ -268,7 +268,7 @@ async def test_no_byte_is_wrong_while_connections_die_under_load(tmp_path: Path,
 
 
 async def test_an_open_that_is_never_answered_ends_at_the_bound(tmp_path: Path) -> None:
-    """Nothing is open that its end would have to wait for."""
+    """The exporter opened nothing, so there is no open whose end the next call would have to wait for."""
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(HANDLERS, Command.CREATE, (lambda request: None, Needs.TREE))

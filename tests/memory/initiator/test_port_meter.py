@@ -1,4 +1,4 @@
-"""What a port counts of its openers' reads, writes and flushes, and what the status tells of it."""
+"""The counts and latencies of a port's reads, writes and flushes, as the status shows them."""
 
 import errno
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def test_every_call_is_counted_once_whatever_way_it_takes(pair: Pair) -> N
     assert counts(pair) == (0, 1, 0, 0, 0, 4 * KIB)
     await handle.read(0, 4 * KIB)
     assert counts(pair) == (1, 1, 0, 0, 4 * KIB, 4 * KIB)
-    # Clipped at the disk's end, past it, and in the other class.
+    # These calls are cut at the end of the disk, begin behind it, or are of the other class.
     await handle.read(SIZE - 100, 4 * KIB)
     assert await system.read(SIZE, 1) == b""
     await system.write(SIZE - 50, bytes(100))
@@ -68,7 +68,7 @@ async def test_a_deadline_is_an_error_of_its_length(pair: Pair) -> None:
     assert await errno_of(handle.read(0, 512)) == errno.ETIMEDOUT
     status = pair.port.meter.status(trio.current_time())
     assert (status["reads"], status["errors"]) == (1, 1)
-    # The bound is 1 s, so it is between 100 ms and 10 s.
+    # The bound is 1 s, which belongs to the buckets between 100 ms and 10 s.
     assert sum(status["read_histogram"][4:6]) == 1
     assert status["read_latency_ms"]["p99"] > 500
     pair.exporter.disk.release()

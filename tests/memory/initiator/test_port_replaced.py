@@ -1,4 +1,4 @@
-"""A disk replaced under its name: what was opened on the old one gets ESTALE, and nothing is ever mixed."""
+"""A disk that is replaced under its name: handles of the old disk get ESTALE, and never touch the new one."""
 
 import errno
 from collections.abc import AsyncIterator
@@ -94,7 +94,7 @@ async def test_handles_of_the_old_disk_do_not_tell_whether_the_new_one_hangs(tmp
 async def test_a_new_open_finds_the_new_disk_although_nobody_used_the_old_one(pair: Pair) -> None:
     old = await pair.port.open(IoClass.APP, writable=True)
     await swap(pair, restart=False)
-    # The list of disks tells of the other one before any request of the old open does.
+    # The list of disks shows the other disk before any request of the old open fails.
     pair.port.announced(pair.exporter.info())
     new = await pair.port.open(IoClass.APP, writable=True)
     assert bytes(await new.read(0, len(NEW))) == NEW

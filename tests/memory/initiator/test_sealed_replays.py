@@ -1,7 +1,7 @@
-"""Encrypted messages recorded on one channel of a session and put into another: neither end believes them.
+"""Encrypted messages that are recorded on one channel of a session and put into another: both ends refuse them.
 
-All channels of a session encrypt with one key (MS-SMB2 3.3.5.5.3), and a message says nothing of its connection. Both
-ends of meshfs tag their nonces by channel; with another end, the nonces seen are remembered.
+All channels of a session encrypt with one key (MS-SMB2 3.3.5.5.3), and a message does not name its connection. Both
+ends of meshfs tag their nonces by channel. With another peer, each end remembers the nonces that it has seen.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ BLOCK = 512
 
 @pytest.fixture(params=["tagged", "remembered"])
 def protection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """By what a message of another channel is found; an exporter of the second kind does not know of tags."""
+    """Return how a message of another channel is found. An exporter of the kind "remembered" knows no tags."""
     if request.param == "remembered":
         monkeypatch.setattr("meshfs.exporter.rules.negotiation.UNIQUE_NONCES", RawContext(0x6D66, b"something else"))
     return str(request.param)
@@ -78,7 +78,7 @@ async def test_an_old_write_put_into_another_channel_is_not_carried_out(tmp_path
         assert pair.exporter.disk.data[:5] == b"newer"
         assert exporter.counters["nonces_repeated"] == 1
         assert exporter.counters["protocol_errors"] == 0
-        # The session goes on, and has its second channel again.
+        # The session goes on, and gets its second channel again.
         await bound(pair, CHANNELS, without=second)
         assert pair.session.session is session
         await write(b"still")
@@ -86,7 +86,7 @@ async def test_an_old_write_put_into_another_channel_is_not_carried_out(tmp_path
 
 
 async def test_a_reply_put_into_another_channel_is_not_believed(tmp_path: Path, protection: str) -> None:
-    """Both channels ask for something under one message id; the answer of one would be taken for the other's."""
+    """Both channels have a request with one message id. The answer of one would be taken for that of the other."""
     ways = RecordedWays(tmp_path / "exporter.sock")
     async with mesh_pair(tmp_path, ways=ways, policy=POLICY) as pair:
         await bound(pair, CHANNELS)
@@ -100,7 +100,7 @@ async def test_a_reply_put_into_another_channel_is_not_believed(tmp_path: Path, 
             deadline = trio.current_time() + 10
             return bytes(await channel.start_read(file.tree.tree_id, file.file_id, offset, BLOCK, deadline))
 
-        # The second channel's message ids are lower: bring it to those of the first.
+        # The message ids of the second channel are lower, so bring them to those of the first.
         number = first.credits.next_id
         assert await read(first, 0) == b"a" * BLOCK
         recorded = last_sealed(bytes(tap_of(ways, first).received))
@@ -155,7 +155,7 @@ async def test_an_exporter_whose_nonces_do_not_count_is_left_one_channel(
 
 
 def forget_nonces(session: InitiatorSession) -> None:
-    """As when an exporter has used more nonces than are remembered."""
+    """Do what the mount does if an exporter has used more nonces than the mount remembers."""
     opener = session.credentials.security.opener
     assert opener is not None
     assert opener.seen is not None
@@ -166,7 +166,7 @@ def forget_nonces(session: InitiatorSession) -> None:
 async def test_a_session_whose_nonces_are_forgotten_has_one_channel_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protection: str
 ) -> None:
-    """Others of its paths wait, and an exporter that took no further channel is asked again; not in this case."""
+    """Usually a mount tries again to bind a path that waits. In this case, it must not."""
     monkeypatch.setattr(limits, "BIND_AGAIN_S", 0.05)
     async with mesh_pair(tmp_path, ways=RecordedWays(tmp_path / "exporter.sock"), policy=POLICY) as pair:
         await bound(pair, CHANNELS)

@@ -1,4 +1,4 @@
-"""Sessions: logins through a middleman who changes bytes, reconnecting, what people are told."""
+"""Sessions: logins through a middleman who changes bytes, reconnecting, and the status that meshctl shows."""
 
 import socket
 from collections.abc import Callable
@@ -28,6 +28,7 @@ from meshfs.smb.messages import (
 )
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, connect_unix
+from meshlab.fakes.mesh_pair import PASSWORD
 from meshlab.smb.fixed_ways import Dialer
 from support.middleman import Change, last_setup, middleman, on_negotiate, unsigned, with_cipher, with_signing
 from support.sessions import exporter_at, make_session
@@ -85,7 +86,7 @@ async def test_a_middleman_who_changes_nothing_is_no_problem(tmp_path: Path) -> 
 async def test_changed_capabilities_of_an_older_dialect_are_found(
     tmp_path: Path, dialects: tuple[Dialect, ...]
 ) -> None:
-    """What FSCTL_VALIDATE_NEGOTIATE_INFO is for."""
+    """FSCTL_VALIDATE_NEGOTIATE_INFO finds the change."""
     change = on_negotiate(lambda r: replace(r, capabilities=r.capabilities & ~0x40), reply=True)
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([middleman(tmp_path / "sock", nursery, change)], Policy(dialects=dialects))
@@ -109,7 +110,7 @@ async def test_a_success_status_in_the_middle_of_a_login_is_refused(tmp_path: Pa
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_any_flipped_bit_of_a_login_is_noticed(tmp_path: Path, seed: int) -> None:
-    """All bytes of NEGOTIATE and SESSION_SETUP are under the keys or the signature."""
+    """The keys or the signature depend on each byte of NEGOTIATE and SESSION_SETUP."""
     random = Random(seed)
     cases = 12
     countdown = 0
@@ -164,17 +165,27 @@ async def test_a_wrong_password_is_named_and_tried_again_slowly(tmp_path: Path) 
         nursery.start_soon(session.run)
         await until(lambda: session.failures >= 1)
         assert "refused our login" in session.why
+        await trio.sleep(0.7)
+        # The delays double: at least 0.05, 0.1, 0.2 and 0.4 s.
+        assert 2 <= session.failures <= 6
+        assert session.state is ExporterState.DOWN
 
 
 async def test_a_missing_key_is_named_and_used_when_it_is_there(tmp_path: Path) -> None:
+    there = False
+
     def login() -> Login:
-        raise KeyFileError("n1.pub: missing")
+        if not there:
+            raise KeyFileError("n1.pub: missing")
+        return Login("n2", PASSWORD, "demo")
 
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")], login=login)
         nursery.start_soon(session.run)
         await until(lambda: session.failures >= 1)
         assert session.why == "n1.pub: missing"
+        there = True
+        await until(lambda: session.state is ExporterState.CONNECTED)
 
 
 async def test_attempts_back_off_at_every_address(autojump_clock: trio.testing.MockClock) -> None:
@@ -217,7 +228,7 @@ async def test_an_exporter_that_accepts_and_says_nothing_is_given_up(autojump_cl
 
 
 async def test_the_new_login_names_the_old_session(tmp_path: Path) -> None:
-    """The exporter ends the old session's I/O before it answers; the old connection may still be open there."""
+    """The exporter ends the old session, although the old connection may still be open there."""
     async with exporter_at(tmp_path / "sock") as (exporter, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
@@ -226,7 +237,7 @@ async def test_the_new_login_names_the_old_session(tmp_path: Path) -> None:
         assert inner is not None
         (old,) = inner.sessions
         first = session.channels[0]
-        # Our end forgets the connection, the exporter does not see that.
+        # The mount gives the connection up, and the exporter does not notice.
         keep = first.transport.close
         first.transport.close = lambda: None  # type: ignore[method-assign]
         first.fail("cable pulled")
@@ -237,7 +248,7 @@ async def test_the_new_login_names_the_old_session(tmp_path: Path) -> None:
 
 
 async def test_all_channels_lost_at_once_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever was just woken by the loss of the first finds that there is no other."""
+    """A task that the loss of the first channel wakes finds that there is no other channel either."""
 
     async def nothing_new(*_: object) -> tuple[Remote, ...]:
         return ()
@@ -248,7 +259,7 @@ async def test_all_channels_lost_at_once_are_made_again(tmp_path: Path, monkeypa
         nursery.start_soon(session.run)
         for _ in range(3):
             await until(lambda: len(session.channels) == 2)
-            # Until everybody who asks for something waits again.
+            # Wait until all queries of the session wait again.
             await trio.testing.wait_all_tasks_blocked()
             first, second = session.channels
             first.fail("cable pulled")
@@ -273,7 +284,7 @@ async def test_the_status_of_an_exporter_and_its_channels(tmp_path: Path) -> Non
     async with exporter_at(tmp_path / "sock") as (exporter, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
-        # It asks for what may have changed since the login.
+        # After the login, the mount queries what may have changed since.
         await until(lambda: session.state is ExporterState.CONNECTED and not session.channels[0].outstanding)
         status = exporter_status(session, trio.current_time())
         (channel,) = status.pop("channels")
@@ -325,12 +336,12 @@ async def test_the_status_of_an_exporter_and_its_channels(tmp_path: Path) -> Non
         (channel,) = status["channels"]
         assert channel["state"] in ("down", "connecting")
         assert (channel["failures"], channel["outstanding"]) == (status["failures"], 0)
-        assert channel["losses"] == 1, "failed attempts are no losses"
+        assert channel["losses"] == 1, "a failed attempt to connect is no loss"
         assert status["retry_in_s"] is not None
         assert status["failures"] > 0
-        assert status["sent_bytes"] >= sent_bytes, "what ended channels moved stays counted"
+        assert status["sent_bytes"] >= sent_bytes, "bytes of ended channels stay counted"
         assert status["received_bytes"] >= received_bytes
-        assert [info.name for info in session.disks] == ["disk0"], "what it announced last stays known"
+        assert [info.name for info in session.disks] == ["disk0"], "the last list of disks stays known"
 
 
 async def test_an_exporter_whose_disks_change_all_the_time_is_not_asked_in_a_loop(
@@ -355,7 +366,7 @@ async def test_an_exporter_whose_disks_change_all_the_time_is_not_asked_in_a_loo
 async def test_an_exporter_whose_list_is_long_is_asked_less_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To take a list over takes as long as it is, and no I/O of the mount goes on meanwhile."""
+    """The longer a list is, the longer the mount needs to take it over, and does no I/O meanwhile."""
     asked = 0
 
     async def at_once(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""When a disk was last written, from the exporter's clock to the port."""
+"""The time of the last write of a disk, from the exporter's clock to the port."""
 
 import errno
 from collections.abc import AsyncIterator
@@ -129,7 +129,7 @@ def test_the_time_moves_forward_though_the_clock_is_set_back(monkeypatch: pytest
     assert disk.written_ns() == 5_000_000_000
     monkeypatch.setattr(offered_disk.time, "time_ns", lambda: 9_000_000_000)
     runner.written_s = 99.0
-    # One second ago, whenever it is asked for.
+    # The write was one second ago, and stays at that time whenever it is queried.
     assert disk.written_ns() == 8_000_000_000
     runner.now = 300.0
     assert disk.written_ns() == 8_000_000_000

@@ -1,4 +1,4 @@
-"""Zeroing through both ends in one process: what a handle promises while channels and exporters come and go."""
+"""Zeroing with both ends in one process: the promises of a handle while channels and exporters come and go."""
 
 import errno
 from collections.abc import AsyncIterator
@@ -162,13 +162,13 @@ async def test_a_zeroing_that_was_given_up_never_lands_over_a_newer_write(tmp_pa
         async with trio.open_nursery() as nursery:
             nursery.start_soon(handle.write, 0, b"new!")
             await trio.sleep(0.2)
-            assert disk.stalled == 1, "nothing newer gets to the disk before the old one has landed"
+            assert disk.stalled == 1, "nothing newer reaches the disk before the old zeroing has ended"
             disk.release()
         assert bytes(disk.data[:4]) == b"new!"
 
 
 async def test_an_exporter_that_cannot_zero_is_written_to(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older one, while a cluster is upgraded node by node."""
+    """An older exporter cannot zero. A cluster has both while it is upgraded node by node."""
     monkeypatch.setattr(DiskOpen, "ioctl", Kind.ioctl)
     handle = await pair.port.open(IoClass.APP, writable=True)
     await zero_all(handle, 100, 3 * MIB)

@@ -1,9 +1,9 @@
-"""Attackers of tests/attack end with whoever started them."""
+"""The attackers of tests/attack end with the process that started them."""
 
 import subprocess
 import sys
 
-#: A starter whose child would sleep for ten minutes.
+#: It starts a child that would sleep for ten minutes.
 STARTER = """
 import subprocess, sys
 child = "from meshlab.attack.base import end_with_starter as e; e(); print('there', flush=True); "
@@ -17,6 +17,6 @@ def test_an_attacker_ends_when_its_starter_is_killed() -> None:
         assert starter.stdout is not None
         assert starter.stdout.readline() == "there\n"
         starter.kill()
-        # The child has the same pipe, so it has ended when the pipe has.
+        # The child holds the same pipe, so the end of the pipe is the end of the child.
         output, _ = starter.communicate(timeout=60)
     assert output == ""

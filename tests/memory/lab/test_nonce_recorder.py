@@ -1,4 +1,4 @@
-"""The recorder of nonces finds what it is there for, in this process and in those that it starts."""
+"""The recorder of nonces finds repeats in this process and in the processes that it starts."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def test_a_repeat_of_a_signature_is_found(folder: Path) -> None:
         for signer in (GmacSigner(b"k" * 16), GmacSigner(b"l" * 16)):
             for message_id in range(1000):
                 signer.sign(bytearray(100), message_id, NONCE_EXPORTER)
-        # Another key, another sender, another id, and the same message once more.
+        # None of these is a repeat: another key, another sender, another id, and the same message again.
         signer.sign(bytearray(100), 999, 0)
         signer.sign(bytearray(100), 1000, NONCE_EXPORTER)
         signer.sign(bytearray(100), 5, NONCE_EXPORTER)
@@ -82,7 +82,7 @@ def test_a_forked_process_records_for_itself(folder: Path) -> None:
         GmacSigner(bytes(16)).sign(bytearray(100), 1, 1)
         child = os.fork()
         if not child:
-            # Whatever happens, the child must not go on as a second run of the tests.
+            # In any case, the child must not go on as a second run of the tests.
             try:
                 GmacSigner(bytes(16)).sign(bytearray(101), 1, 1)
                 os._exit(0)
@@ -94,7 +94,7 @@ def test_a_forked_process_records_for_itself(folder: Path) -> None:
 
 
 def test_threads_record_beside_each_other(folder: Path) -> None:
-    """A record that two threads write at one place would leave a hole, and all behind it would not be looked at."""
+    """Two threads that wrote at one place would leave a hole, and the records behind the hole would not be read."""
     threads, messages = 4, 20_000
     recorder = nonces.Recorder(folder)
 

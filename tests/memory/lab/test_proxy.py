@@ -1,4 +1,4 @@
-"""The tests' proxy, between plain sockets that speak in frames."""
+"""The proxy of the tests, between plain sockets that send frames."""
 
 import socket
 import struct
@@ -41,7 +41,7 @@ def write(message_id: int, offset: int = 0, data: bytes = b"data") -> bytes:
 
 
 class Exporter:
-    """Accepts connections and answers every message with STATUS_SUCCESS, WRITEs after an interim answer."""
+    """Accepts connections and answers every message with STATUS_SUCCESS. A WRITE gets an interim answer first."""
 
     def __init__(self) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))

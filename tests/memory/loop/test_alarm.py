@@ -33,7 +33,7 @@ async def test_an_alarm_fires_once_for_each_time_and_never_early() -> None:
         assert fired[0] - start >= 0.01
         await trio.sleep(0.02)
         assert len(fired) == 1
-        # A time that is over is now.
+        # A time that has passed already counts as now.
         rang = trio.Event()
         alarm.set(-5.0)
         with trio.fail_after(10):
@@ -43,7 +43,7 @@ async def test_an_alarm_fires_once_for_each_time_and_never_early() -> None:
 
 async def test_an_alarm_that_is_closed_is_silent_and_leaves_no_descriptor() -> None:
     fired: list[float] = []
-    # The reactor's own descriptors stay with the run.
+    # The reactor keeps its own descriptors for the whole run.
     reactor.current()
     before = len(os.listdir("/proc/self/fd"))
     with Alarm(lambda: fired.append(0.0)) as alarm:

@@ -1,4 +1,4 @@
-"""Blocking calls that are given up after a bound."""
+"""Blocking calls that the caller gives up after a bound."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from meshfs.loop.bounded import Bounded, bounded
 
 
 class Gate:
-    """A blocking call that ends when the test says so."""
+    """A blocking call that ends when the test opens the gate."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
@@ -84,7 +84,7 @@ async def test_a_cancelled_call_is_abandoned(gate: Gate) -> None:
 
 
 async def test_a_call_that_ends_just_when_it_is_cancelled_is_freed_as_well(gate: Gate) -> None:
-    """The thread has the result, and the task that waits for it is cancelled before it hears of that."""
+    """The thread has a result, and the task that waits for it is cancelled before the task gets it."""
     disk = Bounded("disk x")
     ended = threading.Event()
 
@@ -97,7 +97,7 @@ async def test_a_call_that_ends_just_when_it_is_cancelled_is_freed_as_well(gate:
         nursery.start_soon(partial(disk.call, claim, timeout_s=30, late=gate.free))
         await trio.testing.wait_all_tasks_blocked()
         gate.open()
-        # The event loop stands still meanwhile.
+        # The event loop stands still for this time.
         ended.wait(10)
         time.sleep(0.1)  # noqa: ASYNC251
         nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""Faults of ours: what raises in a callback of the event loop ends what it belongs to, and nothing else."""
+"""Faults of ours: an exception in a callback of the event loop ends its connection or request, and nothing else."""
 
 import logging
 import os
@@ -26,17 +26,17 @@ SIZE = 4 * MIB
 
 
 class Fault(RuntimeError):
-    """What no code of ours catches by name."""
+    """An exception that no code of the product catches by name."""
 
 
 @pytest.fixture
 def event() -> int:
-    """A descriptor that is readable all the time."""
+    """Return a descriptor that is always readable."""
     return os.eventfd(1, os.EFD_NONBLOCK)
 
 
 async def rounds(count: int = 3) -> None:
-    """Let the reactor have some."""
+    """Wait for some rounds of the reactor."""
     for _ in range(count):
         await trio.sleep(0.01)
 
@@ -129,7 +129,7 @@ async def test_an_alarm_whose_callback_raised_fires_again() -> None:
 async def test_a_fault_behind_a_disks_answer_ends_the_connection_and_the_request_goes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of the request is left over, else the open it belongs to could never be closed."""
+    """Nothing of the request may be left, or its open could never be closed."""
     good, faults = disk_io._read_done, 0
 
     def fail(done: DiskRequest) -> None:

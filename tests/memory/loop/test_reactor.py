@@ -1,4 +1,4 @@
-"""The reactor beside trio, and workers stepped without it."""
+"""The reactor beside trio, and workers that run outside of trio."""
 
 import os
 import socket
@@ -107,7 +107,7 @@ def test_a_run_without_hot_descriptors_has_no_reactor_task() -> None:
 
 
 def until_refused(call: Callable[[], object]) -> None:
-    """Fill or empty a socket."""
+    """Repeat a call until it would block, to fill or to empty a socket."""
     with suppress(BlockingIOError):
         while True:
             call()
@@ -150,7 +150,7 @@ async def test_writable_without_a_reader_and_on_a_broken_socket(pair: tuple[sock
 
 
 class Recorder:
-    """An owner that notes what its workers tell."""
+    """An owner that notes the events of its workers."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -254,7 +254,7 @@ async def test_soon_ends_the_wait_for_descriptors_and_the_round_under_way(
     hot = reactor.current()
     seen: list[str] = []
     await trio.testing.wait_all_tasks_blocked(0.01)
-    # Nothing is watched and nothing comes: only the call itself can end the wait.
+    # No descriptor is watched and nothing arrives, so only the call itself can end the wait.
     hot.soon(lambda: seen.append("from a task"))
     await until(lambda: bool(seen))
 
@@ -271,7 +271,7 @@ async def test_soon_ends_the_wait_for_descriptors_and_the_round_under_way(
 
 
 async def test_work_in_parts_lets_descriptors_and_tasks_in_between(pair: tuple[socket.socket, socket.socket]) -> None:
-    """Work that always wants more: a descriptor is looked at before each part, and trio's tasks run."""
+    """Before each part of endless work, the reactor checks its descriptors, and tasks of trio run."""
     ours, theirs = pair
     hot = reactor.current()
     parts, received, turns = 0, 0, 0
@@ -287,7 +287,7 @@ async def test_work_in_parts_lets_descriptors_and_tasks_in_between(pair: tuple[s
     def readable() -> None:
         nonlocal received
         received += len(theirs.recv(100))
-        # What the part before sent is received before the next one.
+        # Bytes that one part sends are received before the next part runs.
         assert received == parts
 
     with hot.watching(theirs.fileno(), readable):

@@ -1,4 +1,4 @@
-"""The control socket's verbs "flows" and "flows-set", and lines nobody should send; in memory."""
+"""The verbs "flows" and "flows-set" of the control socket in memory, and requests that are malformed."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ N2_APP, N2_SYSTEM = FlowKey("n2", IoClass.APP), FlowKey("n2", IoClass.SYSTEM)
 
 
 class Exporter:
-    """The disks of node n1, and what its control socket answers."""
+    """Holds the disks of node n1, and answers as its control socket does."""
 
     def __init__(self, **queues: FairQueue | FifoQueue) -> None:
         self.disks: dict[str, ServedDisk] = {}
@@ -188,7 +188,7 @@ async def test_removing_a_limit_releases_the_requests_that_it_held(exporter: Exp
 
 
 async def test_a_flow_held_by_its_limit_is_not_compared() -> None:
-    """Three flows wait; the one with a limit of its own may get less and nobody is unfair."""
+    """Three flows wait. A flow with a limit of its own may get less, and that is not unfair."""
     exporter = Exporter(disk0=FairQueue(DiskPolicy(flows={N2_APP: FlowPolicy(limit_iops=5)})))
     begin = time.monotonic() - 100
     meter = exporter.disks["disk0"].runner.meter = DiskMeter(begin)

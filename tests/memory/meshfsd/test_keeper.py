@@ -1,4 +1,4 @@
-"""One disk's keeper, with a real image on a scripted engine: who answers what, and when the descriptor is closed."""
+"""The keeper of a disk, with a real image and a scripted engine: states, answers, and the end of the descriptor."""
 
 import errno
 import fcntl
@@ -57,7 +57,7 @@ def cluster(image: Path) -> Config:
 
 
 class Bench:
-    """A keeper that runs, and what it announced."""
+    """Holds a running keeper, and the states that it has announced."""
 
     def __init__(self, cluster: Config, state_folder: Path) -> None:
         self.engine = ScriptedEngine()
@@ -77,7 +77,7 @@ class Bench:
         return self.served.disk
 
     def submit(self, op: Op = Op.READ) -> None:
-        """One request by way of the queue; its result goes to ``results``."""
+        """Submit a request through the queue. Its result is appended to ``results``."""
         request = Batch(self.served.runner.disk).make(op, 0, 0 if op == Op.FLUSH else 4096)
         request.on_done, request.flow = self._done, FlowKey("n2", IoClass.APP)
         self.served.runner.submit(request)
@@ -133,7 +133,7 @@ async def test_while_a_disk_is_gone_io_ends_at_once_and_the_descriptor_stays_for
     for _ in range(100):
         bench.submit()
     assert bench.results == [-errno.EIO] * 101
-    # The write is in flight: the descriptor, and with it the claim, stays, and nothing is claimed again.
+    # While the write is in flight, the descriptor and its claim stay, and the keeper claims nothing.
     await trio.sleep(0.3)
     assert bench.served.health.state is DiskState.GONE
     os.fstat(disk.fd)
@@ -162,7 +162,7 @@ async def test_earlier_writes_count_as_lost_and_opens_end_before_the_disk_is_ser
     await bench.until(lambda: bench.announced[-2:] == [DiskState.GONE, DiskState.OK])
     assert bench.served.runner.disk.verifier != before
     assert bench.returned == [True]
-    # Noted when the device went away: also for a meshfsd that starts while it is away.
+    # The loss was noted when the device went away, so also for a meshfsd that starts meanwhile.
     assert bench.served.remembered is not None
     assert make_verifier(bench.disk.facts.instance, bench.served.remembered.record.seed) == bench.disk.verifier
     bench.submit()
@@ -202,7 +202,7 @@ async def test_another_image_under_the_path_is_not_taken(bench: Bench, image: Pa
 async def test_the_end_of_an_image_that_shrank_stays_when_a_later_look_fails(
     bench: Bench, image: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """Else a write would extend the image again, with zeros where its data was."""
+    """Otherwise a write would extend the image again, with zeros in place of its data."""
     os.truncate(image, SIZE_BYTES // 2)
     await bench.keeper.look()
     assert bench.disk.end_bytes == SIZE_BYTES // 2
@@ -235,7 +235,7 @@ async def test_a_missing_disk_refuses_at_once_and_is_taken_when_it_comes(
     bench = Bench(cluster, tmp_path / "state")
     start = time.monotonic()
     await bench.keeper.claim()
-    assert time.monotonic() - start < 5, "a missing disk is not waited for"
+    assert time.monotonic() - start < 5, "the claim does not wait for a missing disk"
     assert (bench.served.health.state, bench.served.offered.size_bytes) == (DiskState.MISSING, 0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.keeper.run)

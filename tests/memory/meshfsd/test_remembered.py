@@ -1,4 +1,4 @@
-"""The record of a disk on real files: a loss is noted before anybody is answered, and outlives the process."""
+"""The record of a disk in real files: a loss is noted before any answer, and outlives the process."""
 
 import errno
 import json
@@ -31,7 +31,7 @@ def image(tmp_path: Path) -> Path:
 
 
 class Process:
-    """What one meshfsd has of the disk: the disk on a scripted engine, and its record."""
+    """What one meshfsd holds of a disk: the disk with a scripted engine, and its record."""
 
     def __init__(self, image: Path, state: Path) -> None:
         self.engine = ScriptedEngine()
@@ -41,7 +41,7 @@ class Process:
         self.results: list[int] = []
 
     def flush(self, result: int) -> None:
-        """A FLUSH that the kernel answers so; its reply goes to ``results``."""
+        """Submit a FLUSH that the kernel answers with ``result``. The reply is appended to ``results``."""
         self.disk.submit([DiskRequest(Op.FLUSH, 0, 0, None, 0, lambda request: self.results.append(request.result))])
         self.engine.answer(result)
 
@@ -53,7 +53,7 @@ class Process:
 
 @contextmanager
 def process(image: Path, state: Path) -> Iterator[Process]:
-    """Ends as kill -9 ends it: nothing is written down."""
+    """Run a process that ends as with kill -9, and writes nothing at its end."""
     started = Process(image, state)
     try:
         yield started
@@ -106,7 +106,7 @@ async def test_a_failed_flush_is_answered_only_after_the_loss_is_noted(
         meshfsd.flush(0)
         await trio.sleep(0.1)
         assert meshfsd.results == []
-        # Killed now, the loss is not noted, and nobody was told that anything is on the disk.
+        # If the process is killed now, the loss is not noted, and no flush has succeeded.
         with process(image, tmp_path / "other-state"):
             go_on.set()
         await meshfsd.answered()
@@ -116,7 +116,7 @@ async def test_a_failed_flush_is_answered_only_after_the_loss_is_noted(
 
 
 async def stored(meshfsd: Process, state: Path) -> None:
-    """Until the file holds the seed that was to be kept last."""
+    """Wait until the file holds the latest seed."""
     with trio.fail_after(5):
         while json.loads((state / "disk0.disk.json").read_text())["seed"] != meshfsd.remembered._latest_seed:  # noqa: ASYNC110
             await trio.sleep(0.01)
@@ -126,7 +126,7 @@ async def stored(meshfsd: Process, state: Path) -> None:
 async def test_a_flush_that_takes_long_counts_as_a_loss_until_it_succeeds(
     image: Path, tmp_path: Path, end: str
 ) -> None:
-    """The process may be killed while it fails, and then nobody hears of the failure."""
+    """The process may be killed while the flush fails. Then nobody gets the error."""
     async with serving(image, tmp_path / "state") as meshfsd:
         before = meshfsd.disk.verifier
         meshfsd.remembered.doubt(limits.FLUSH_DOUBT_S / 2)
@@ -158,7 +158,7 @@ async def test_a_state_folder_that_hangs_delays_a_failed_flush_no_longer_than_it
         await meshfsd.answered()
         assert meshfsd.results == [-errno.EIO]
         assert "are not noted in the state folder (not written within 0.05 s)" in caplog.text
-        # The descriptor that a thread hangs in stays open at the end.
+        # At the end, the descriptor stays open, because a thread hangs in a call on it.
         meshfsd.remembered.end(1, clean=True)
         go_on.set()
 
@@ -207,7 +207,7 @@ async def test_where_nothing_can_be_kept_every_start_has_another_verifier(
     state.unlink()
     (tmp_path / "kept").rename(state)
     with process(image, state) as meshfsd:
-        # Known from before, and the initiators have seen others since.
+        # The seed is known from before, and the initiators have seen others since.
         assert meshfsd.disk.verifier in verifiers
     assert len(verifiers) == 5
     assert "at a restart of meshfsd every writer with unflushed writes gets EIO" in caplog.text
@@ -249,5 +249,5 @@ async def test_another_image_under_the_name_is_no_loss_of_the_old_one(image: Pat
     with process(other, state) as meshfsd:
         assert meshfsd.remembered.record.instance != first.remembered.record.instance
         assert meshfsd.disk.verifier != first.disk.verifier
-        # Older than the other image was, so that a backup by times would miss it.
+        # The file is older than that of the other image, so a backup that compares times would miss the change.
         assert meshfsd.remembered.record.written_ns > first.remembered.record.written_ns

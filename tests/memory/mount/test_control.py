@@ -1,4 +1,4 @@
-"""The control socket of a mount: where it lies, who may use it, and what a killed process left there."""
+"""The control socket of a mount: its place, its mode, and the sockets of killed processes."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ from meshfs.mount.reload import Reloader
 from meshfs.mount.remount import mount_flags
 from meshfs.program.control import RefusedError
 
-# The kernel's own bound (PID_MAX_LIMIT): no process has a larger number.
+#: The bound of the kernel (PID_MAX_LIMIT). No process has a larger number.
 PID_MAX = 1 << 22
 
 
@@ -64,7 +64,7 @@ async def test_a_request_of_another_make_is_refused(request_: dict[str, object])
 
 
 def test_options_of_a_remount() -> None:
-    """What mount(8) gives its helper: what the kernel lists, and then what was asked for."""
+    """mount(8) passes the options that the kernel lists, and then those of its command line."""
     listed = "ro,nosuid,nodev,relatime,remount,user_id=0,group_id=0,default_permissions,allow_other,class=system"
     options = parse_arguments("mount.meshfs", ["c.toml", "/mesh", "-o", listed])
     assert (options.remount, options.own) == (True, ("class=system",))

@@ -1,4 +1,4 @@
-"""The tree of a mount, kept true to the sessions of an initiator."""
+"""The tree of a mount follows the sessions of its initiator."""
 
 import json
 import logging
@@ -104,7 +104,7 @@ def without_disk(config_path: Path) -> LoadedConfig:
 
 @pytest.mark.parametrize("state", [ExporterState.CONNECTED, ExporterState.DOWN])
 async def test_disks_that_leave_the_config_leave_the_mount(config_path: Path, state: ExporterState) -> None:
-    """Their node stays, and its exporter has not been reloaded or has been stopped."""
+    """The node stays in the config. Its exporter has not been reloaded yet, or has stopped."""
     loaded = read(config_path, "n2")
     settings = Settings(loaded.config, "n2", loaded.keyring, "/mesh", MountOptions("c", "/mesh"))
     initiator = FakeInitiator(settings)
@@ -189,7 +189,7 @@ def test_mistakes_are_found_before_anything_starts(config_path: Path, tmp_path: 
 
 
 async def test_a_mount_runs_on_a_front_end_without_a_kernel(config_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything of a mount's process but the command: a front end is handed in, and ends when the test is done."""
+    """The whole process of a mount runs here but for its command. The test hands a front end in, and ends it."""
     monkeypatch.setattr(process, "be_spared_at_shutdown", lambda: None)
     monkeypatch.setattr(process, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(mount_control, "_RUN", config_path.parent / "run")

@@ -1,4 +1,4 @@
-"""The umount command that a mount's process starts when it is asked to end."""
+"""The umount command that the process of a mount starts when it has to end."""
 
 from pathlib import Path
 

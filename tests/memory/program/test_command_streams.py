@@ -1,4 +1,4 @@
-"""Every command with standard streams that cannot be written: a status and one line, never a traceback."""
+"""Every command whose standard streams cannot be written ends with a status and one line, and without a traceback."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from meshlab.cluster.cluster import BIN
 
 GUARD_S = 60
 CONFIG = '[cluster]\nname = "c"\n[[node]]\nname = "n1"\naddresses = ["127.0.0.1"]\n'
-# In the second one Python has ASCII and nothing else.
+# In the second environment, Python has only ASCII.
 LOCALES = [{"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 COMMANDS = [
     ("meshctl", "--help"),
@@ -44,9 +44,9 @@ def shell(command: tuple[str, ...], redirection: str, folder: Path) -> subproces
         (">/dev/full", "No space left on device"),
         (">&-", "Bad file descriptor"),
         ("<&- >&-", "Bad file descriptor"),
-        # A reader that has seen enough is no fault.
+        # It is no error if the reader of a pipe has read enough.
         ("| true", None),
-        # Nobody is left to tell, and nothing may get into the output instead.
+        # No stream is left for the error, and it must not get into the output.
         ("2>/dev/full >/dev/full", None),
         ("2>&- >&-", None),
     ],
@@ -66,7 +66,7 @@ def test_output_that_cannot_be_written(
 @pytest.mark.parametrize("command", [("meshctl", "nosuch"), ("meshfs", "c"), ("meshfsd",), ("meshctl", "flows")])
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
 def test_errors_that_cannot_be_written(tmp_path: Path, command: tuple[str, ...], redirection: str) -> None:
-    """They do not go to standard output instead, and the status stays what it is."""
+    """The errors do not go to standard output instead, and the exit status stays the same."""
     done = shell(command, redirection, tmp_path)
     assert (done.returncode, done.stdout) == (1 if command[0] == "meshfs" else 2, "")
 
@@ -97,13 +97,13 @@ def test_names_that_the_locale_has_no_letters_for(tmp_path: Path, locale: dict[s
 
 
 def test_a_folder_of_keys_that_may_not_be_read() -> None:
-    """Whether the private key is there is not known, so nothing is said of it."""
-    # Not the test's folder, as those above it are closed to others.
+    """The command cannot know whether the private key exists, so its message does not say that it is missing."""
+    # The test's own folder is no use, because the folders above it are closed to other users.
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "cluster.toml").write_text(CONFIG + f'public_key = "{"A" * 43}="\n')
-        # Only root can become nobody; anybody else cannot read a folder of mode 0.
+        # Only root can become the user nobody. Any other user cannot read a folder of mode 0.
         user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
         (folder / "keys").mkdir(mode=0o700 if user else 0)
         line = [*user, BIN / "meshctl", "keygen", folder / "cluster.toml"]

@@ -1,4 +1,4 @@
-"""The control socket while the process has no file descriptor left, and while others hold connections open."""
+"""The control socket of a process without a free file descriptor, and of one whose clients keep connections open."""
 
 import errno
 import logging
@@ -47,7 +47,7 @@ async def test_silent_connections_lock_nobody_out(tmp_path: Path) -> None:
                 stack.callback(stream.socket.close)
             document = await trio.to_thread.run_sync(read_control, path, {"verb": "status"})
             assert document.flag("well")
-            # The oldest were ended for the newer ones, and the newest are served still.
+            # The oldest connections were closed for the newer ones, and the newest are still served.
             with trio.fail_after(5):
                 assert await silent[0].receive_some() == b""
                 await silent[-1].send_all(b'{"verb": "status"}\n')

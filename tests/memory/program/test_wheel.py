@@ -1,4 +1,4 @@
-"""What `pip install .` installs: the commands, the systemd units, and the one version."""
+"""The files of `pip install .`: the commands, the systemd units, and one version."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def test_the_version_is_the_packages(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_units(wheel: zipfile.ZipFile) -> None:
-    """The installation (docs/admin/install.md) links them from PREFIX/lib/systemd/system."""
+    """docs/admin/install.md links the units from PREFIX/lib/systemd/system."""
     place = ".data/data/lib/systemd/system/"
     installed = {name.partition(place)[2] for name in wheel.namelist() if place in name}
     units = ROOT / "daemon/systemd"

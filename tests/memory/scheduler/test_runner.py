@@ -68,7 +68,7 @@ async def test_while_the_runner_refuses_queued_and_new_requests_end_at_once() ->
     assert done == requests[2:]
     late = make(done, Op.WRITE)
     runner.add(late)
-    assert late not in done, "nothing is answered before the pump"
+    assert late not in done, "no request is answered before the pump"
     runner.pump()
     assert {request.result for request in done} == {-errno.EIO}
     assert all(request.on_done == done.append for request in done)
@@ -82,7 +82,7 @@ async def test_while_the_runner_refuses_queued_and_new_requests_end_at_once() ->
 
 
 async def test_a_disk_that_is_there_again_may_bring_another_queue() -> None:
-    """An empty queue is false, which must not let the old one stay."""
+    """An empty queue is false in Python. The runner must not keep the old one for that."""
     runner, disk = make_runner(2)
     runner.refuse(errno.EIO)
     queue = FifoQueue(3)
@@ -188,7 +188,7 @@ async def test_waiting_for_idle_ignores_later_requests_and_may_be_cancelled() ->
 
 
 class PacedQueue(FifoQueue):
-    """One request a second."""
+    """Lets one request go each second."""
 
     next_time = 0.0
 
@@ -224,7 +224,7 @@ async def test_a_queue_is_asked_again_at_the_time_it_names(autojump_clock: trio.
 
 
 class CachedDisk(AbsentDisk):
-    """Answers within ``submit``, as a disk does whose data is in the page cache; a request takes 0.1 ms."""
+    """Answers within ``submit``, as a disk does whose data is in the page cache. A request takes 0.1 ms."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -263,7 +263,7 @@ def test_a_pump_that_takes_long_goes_on_in_a_later_round(length: int) -> None:
         go_on()
         rounds += 1
     assert len(done) == 200
-    # A batch within the time, and one that was begun before it was over.
+    # One batch ended within the time, and another had begun before the time was over.
     batch = limits.PUMP_BATCH_BYTES // (length + limits.PUMP_REQUEST_BYTES) + 1
     assert max(disk.batches) <= batch
     assert longest_s <= limits.PUMP_S + batch * 1e-4 + 1e-9

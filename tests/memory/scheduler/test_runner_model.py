@@ -1,4 +1,4 @@
-"""Whatever a runner is told, in whatever order: each request ends once, and none is left behind."""
+"""Calls of a runner in random order: each request ends once, and none is left behind."""
 
 import errno
 import math
@@ -19,7 +19,7 @@ REQUESTS_MAX = 400
 
 
 class SomeDisk(AbsentDisk):
-    """Answers some requests within ``submit``, which takes time, and the others when it is told to."""
+    """Answers some requests within ``submit``, which takes time, and the others when the script says so."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -48,7 +48,7 @@ class SomeDisk(AbsentDisk):
 
 
 class Script:
-    """A runner with such a disk, and callers that add, cancel and refuse also from within an answer."""
+    """Drives a runner with such a disk. Callers add, cancel and refuse also from within an answer."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -56,7 +56,7 @@ class Script:
         policy = DiskPolicy(limit_iops=rng.choice((None, None, 1000.0)))
         queue = rng.choice((FairQueue(policy), FifoQueue(8)))
         self.runner = Runner(queue, self.disk, now=lambda: self.disk.now_s)
-        #: What the reactor would call in its next round.
+        #: The callbacks of the reactor's next round.
         self.later: list[Callable[[], None]] = []
         if rng.random() < 0.8:
             self.runner._later = self.later.append
@@ -121,14 +121,14 @@ class Script:
         assert len(self.later) <= 1
 
     def finish(self) -> None:
-        """Only what must come by itself comes: rounds of the event loop, answers of the disk, the time it named."""
+        """Let only those events happen that come by themselves: rounds, answers of the disk, and the alarm."""
         while self.waits:
             if self.later:
                 self.later.pop()()
             elif self.disk.at_disk:
                 self.disk.end_one()
             else:
-                assert self.runner._wake_time < math.inf, "nothing would ever go on"
+                assert self.runner._wake_time < math.inf, "no event would ever come"
                 self.disk.now_s = max(self.disk.now_s, self.runner._wake_time)
                 self.runner._due()
 

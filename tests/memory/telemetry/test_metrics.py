@@ -1,4 +1,4 @@
-"""The metrics' HTTP server beside an event loop: bounds, refusals, a loop that is busy or ending, and its end."""
+"""The HTTP server of metrics beside an event loop: bounds, refusals, a busy loop, and the end."""
 
 import socket
 import threading
@@ -68,7 +68,7 @@ def connect(server: MetricsServer) -> socket.socket:
 
 
 async def unused(server: MetricsServer) -> None:
-    """Until every connection has ended."""
+    """Wait until every connection has ended."""
     while server.connections:  # noqa: ASYNC110 - a thread ends them
         await trio.sleep(0.01)
 
@@ -106,7 +106,7 @@ async def test_an_address_that_is_taken_or_not_ours_is_the_administrators() -> N
 
 
 async def test_an_event_loop_without_time_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a snapshot that nobody waits for any more is not made."""
+    """A snapshot that no request waits for any more is not made."""
     monkeypatch.setattr(limits, "METRICS_SNAPSHOT_TIMEOUT_S", 0.05)
     made: list[int] = []
     refused: list[str] = []
@@ -126,7 +126,7 @@ async def test_an_event_loop_without_time_is_not_waited_for(monkeypatch: pytest.
         snapshots.begin(nursery)
         asking = threading.Thread(target=collect)
         asking.start()
-        # The loop does not turn while it waits here.
+        # The event loop stands still while this waits.
         asking.join(GUARD_S)
         assert refused == ["no snapshot within 0.05 s"]
         await trio.testing.wait_all_tasks_blocked()
@@ -209,7 +209,7 @@ async def test_silent_connections_lock_nobody_out_and_are_bounded() -> None:
         silent = [connect(server) for _ in range(3 * limits.METRICS_CONNECTIONS_MAX)]
         trickling = connect(server)
         trickling.sendall(b"GET /metr")
-        # The oldest are ended for the newer ones, at once and not after their time.
+        # The oldest connections are closed for the newer ones at once, and not after their time.
         for stream in silent[: 2 * limits.METRICS_CONNECTIONS_MAX + 1]:
             assert await trio.to_thread.run_sync(stream.recv, 1) == b""
         assert (await scrape(server))[0] == 200
@@ -223,7 +223,7 @@ async def test_a_silent_connection_ends_in_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(metrics._Handler, "timeout", 0.2)
     async with serving(dict) as server:
         with connect(server) as stream:
-            assert await trio.to_thread.run_sync(stream.recv, 1) == b"", "given up by the server"
+            assert await trio.to_thread.run_sync(stream.recv, 1) == b"", "the server closes the connection"
         await unused(server)
 
 

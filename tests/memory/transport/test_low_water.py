@@ -1,4 +1,4 @@
-"""SO_RCVLOWAT: asleep through the pieces of a message, awake for all that matters."""
+"""SO_RCVLOWAT: the reader sleeps through the pieces of a message, and wakes for everything else."""
 
 import select
 import socket
@@ -59,7 +59,7 @@ def test_the_end_of_the_stream_always_wakes(tcp: Pair) -> None:
 
 
 def test_a_message_of_any_size_gets_through(tcp: Pair) -> None:
-    """The mark is bounded, however much is expected: more might never fit the receive buffer."""
+    """The mark is bounded, however many bytes are missing, because more might never fit into the receive buffer."""
     ours, theirs = tcp
     mark = LowWater(ours)
     theirs.setblocking(False)
@@ -72,7 +72,7 @@ def test_a_message_of_any_size_gets_through(tcp: Pair) -> None:
             try:
                 unsent -= theirs.send(bytes(min(unsent, 1 << 20)))
             except BlockingIOError:
-                assert readable(ours, 5000), f"{missing} bytes are missing, and nobody is woken"
+                assert readable(ours, 5000), f"{missing} bytes are missing, and the reader is not woken"
         if not unsent or readable(ours, 0):
             assert readable(ours, 5000)
             missing -= ours.recv_into(memory)
@@ -91,7 +91,7 @@ def test_unix_sockets_are_left_alone() -> None:
 
 
 async def test_bytes_that_wake_nobody_are_a_sign_of_life_once(tcp: Pair) -> None:
-    """A link may die in the midst of a large message: what came of it before must not be noticed later, as news."""
+    """A link may be lost in the middle of a large message. Its early bytes must not count later as a sign of life."""
     ours, theirs = tcp
     enough = limits.CHANNEL_PROGRESS_MIN_BYTES
     channel = Channel(StreamTransport(ours), BufferPool())
@@ -109,7 +109,7 @@ async def test_bytes_that_wake_nobody_are_a_sign_of_life_once(tcp: Pair) -> None
         theirs.send(bytes(enough - 1))
         await until(lambda: channel.transport.pending() == 2 * enough - 1)
         assert not channel.liveness.take_signs_of_life(5.0), (
-            "the answers to probes are as few, and may be all that comes"
+            "an answer to a probe is as small, and may be all that comes"
         )
         theirs.send(bytes(1))
         await until(lambda: channel.transport.pending() == 2 * enough)

@@ -55,7 +55,7 @@ class OverUnix:
             theirs = StreamTransport(await accept(listening))
 
         def reset() -> None:
-            # A Unix socket that is closed with data unread resets its peer (unix(7)).
+            # A Unix socket that is closed with unread data resets its peer (unix(7)).
             if not theirs.pending():
                 ours.send([b"unread"])
             theirs.close()
