@@ -180,8 +180,8 @@ class Request:
         flags = _RESPONSE | (_ASYNC if self.async_id else 0) | (_SIGNED if self.signs(status) else 0)
         if self.security is None and (status in _BELIEVED_UNSIGNED or message.protection == Protection.BAD):
             # There is no key to sign with, or none for a login whose own signature is wrong. A client that demands
-            # signatures believes the status all the same, as long as the flag is there (Windows sets it, Samba's
-            # client asks for it).
+            # signatures accepts these statuses unsigned if the flag is set. Windows sets the flag, and Samba's client
+            # checks it.
             flags |= message.flags & _SIGNED
         header = pack_header(
             message.command,

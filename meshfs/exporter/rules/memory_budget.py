@@ -1,6 +1,6 @@
 """Decides how much memory each node may make an exporter hold, and which connections wait for memory. No I/O.
 
-Everything beyond a few KiB that a peer can make the exporter keep lies in its `BufferPool`, or is charged to the pool:
+Everything beyond a few KiB that a peer can make the exporter keep is in its `BufferPool`, or is charged to the pool:
 large frames under way, payloads of writes at a disk, buffers of reads, replies that were not sent, copies of compounds.
 Each node has an account at the pool, and all strangers have one account together. A node may take more while
 

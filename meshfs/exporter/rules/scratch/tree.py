@@ -118,7 +118,7 @@ class ScratchFile(Lockable):
         for directory in self.above():
             directory.opens_below -= 1
 
-    # --- what lies in a directory ------------------------------------------------------
+    # --- the content of a directory ----------------------------------------------------
 
     def find(self, name: str) -> Self | None:
         """Return the file of that name, or else the file of that 8.3 name, or None."""
