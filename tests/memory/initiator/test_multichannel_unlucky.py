@@ -22,7 +22,6 @@ from meshfs.initiator.session.address import Remote
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus
-from meshfs.transport.base import Memory
 from meshfs.transport.stream import connect_unix
 from meshlab.fakes.mesh_pair import mesh_pair
 from meshlab.smb.fixed_ways import FixedWays
@@ -101,16 +100,16 @@ async def test_a_late_answer_about_an_earlier_open_leaves_the_new_one_alone(tmp_
 
 async def test_a_slow_exporter_is_logged_in_to_whoever_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login takes about twenty round trips. It gives way to another path only if no byte arrives at all."""
-    send_now = Outbox._send_now
+    send_now = Outbox._send
 
-    def late(self: Outbox, parts: list[Memory]) -> None:
+    def late(self: Outbox) -> None:
         async def send() -> None:
             await trio.sleep(0.05)
-            send_now(self, parts)
+            send_now(self)
 
         trio.lowlevel.spawn_system_task(send)
 
-    monkeypatch.setattr(Outbox, "_send_now", late)
+    monkeypatch.setattr(Outbox, "_send", late)
     monkeypatch.setattr(limits, "LOGIN_BESIDE_OTHERS_S", 0.6)
     with trio.fail_after(9):
         async with mesh_pair(tmp_path, ways=ways(tmp_path, 2, asks=True)) as pair:
