@@ -9,7 +9,7 @@ must be unmounted later. Each of these does harm long after the start:
     descriptors above 2          a lock (flock) stays taken, a pipe's reader never sees its end
     a blocked or ignored signal  SIGTERM does not arrive; SIGCHLD reports no child to wait for
     the current folder           its file system cannot be unmounted
-    an umask of 0                everybody may write to the log file
+    a umask of 0                 everybody may write to the log file
 
 Python marks every descriptor that it opens as closed on exec (PEP 446). A descriptor without that mark was therefore
 inherited. The program needs none of them: it uses no socket activation, and it sends systemd's notifications to a
@@ -38,7 +38,7 @@ def open_standard_streams() -> None:
     # Python has no stream for a descriptor that was closed when it started.
     for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115  # it stays open
 
 
 def let_go_of_starter() -> None:

@@ -50,7 +50,7 @@ class Interface:
     address: IPv4Interface | IPv6Interface
     #: 0 if the driver does not report a speed.
     speed_bits_s: int = 0
-    #: Whether the interface is up and has a carrier.
+    #: True if the interface is up and has a carrier.
     up: bool = True
     rdma: bool = False
     #: Receive-side scaling: several receive queues, so that several cores can receive several connections.
@@ -179,7 +179,10 @@ class InterfaceChanges:
 
 
 def is_here(address: str, interfaces: Iterable[Interface]) -> bool:
-    """Whether connections to ``address`` can arrive at one of ``interfaces``; loopback accepts its whole network."""
+    """Return whether connections to ``address`` can arrive at one of ``interfaces``.
+
+    An address of loopback's network counts as here, because loopback accepts the whole network.
+    """
     ip = ip_address(address)
     return any(
         ip == known.address.ip or (known.address.ip.is_loopback and ip in known.address.network) for known in interfaces

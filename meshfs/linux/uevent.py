@@ -1,7 +1,7 @@
 """Notifications of block devices that appear, disappear or change: the kernel's uevents, and udev's.
 
-    is_of_block_device   whether one message is about a block device
-    DeviceChanges        wakes a task when there was such a message
+    is_of_block_device   decides whether one message is about a block device
+    DeviceChanges        wakes a task after such a message
 
 The kernel sends a uevent (group 1) when a device appears, disappears, or changes its size. udev sends a message of its
 own (group 2) after it has created the links in /dev/disk for the device. Only then may a path of the config lead to the

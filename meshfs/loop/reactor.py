@@ -79,9 +79,9 @@ class Reactor:
         self._turn_wanted = False
         #: The number of turns that trio has given to the reactor. A task woken in turn n has run before turn n + 2.
         self.turn = 0
-        #: Whether a round is in progress.
+        #: True while a round is in progress.
         self.in_round = False
-        #: Whether only one descriptor was ready in the current round.
+        #: True if only one descriptor was ready in the current round.
         self.is_only = False
 
     def add(self, fd: int, callback: Callback, *, edge: bool = False, on_failure: OnFailure | None = None) -> None:

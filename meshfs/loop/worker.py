@@ -36,7 +36,7 @@ W_contra = TypeVar("W_contra", contravariant=True)
 
 
 class WorkerOwner(Protocol[W_contra]):
-    """The code that starts workers. Its methods are called when a worker stops."""
+    """Declares the code that starts workers. Its methods are called when a worker stops."""
 
     def idle(self, worker: W_contra) -> None: ...
 
@@ -96,7 +96,10 @@ class Worker:
 
     @types.coroutine
     def _relay(self) -> Generator[Any, Any, bool]:
-        """Pass what the coroutine yields to trio, and trio's answers back. True when idle, False when it has ended."""
+        """Pass the traps of the coroutine to trio, and trio's answers back. Return False if the coroutine has ended.
+
+        Return True if the worker is idle.
+        """
         step: Any = self._coroutine.send
         value: Any = None
         while True:

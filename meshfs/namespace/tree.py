@@ -131,7 +131,7 @@ class DiskFile(TreeEntry):
 
 
 class MeshTree:
-    """All nodes by inode number. Only ``update`` changes them."""
+    """Holds all entries by inode number. Only ``update`` changes them."""
 
     def __init__(self, nodes: Sequence[str], now_ns: int) -> None:
         self._cluster_nodes = tuple(nodes)
@@ -148,7 +148,7 @@ class MeshTree:
         self.update({}, now_ns)
 
     def get(self, inode: int) -> TreeEntry | None:
-        """Return the node with that inode number, or None if there is none now."""
+        """Return the entry with that inode number, or None if there is none now."""
         return self._by_inode.get(inode)
 
     def take_nodes(self, nodes: Sequence[str]) -> None:
