@@ -148,7 +148,7 @@ def _disk_from(item: dict[str, object]) -> DiskInfo:
     if "state" in known:
         known["state"], reason = _state_from(str(known["state"]))
         known["why"] = known.get("why") or reason
-    info = DiskInfo(**known)  # type: ignore[arg-type]
+    info = DiskInfo(**known)  # type: ignore[arg-type]  # the loop has checked each type
     if not 0 <= info.size_bytes < 1 << 63:
         raise ValueError(f"disk list: size_bytes {info.size_bytes} is out of range")
     if not 0 <= info.written_ns < 1 << 63:

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import Final, NoReturn, Self, TypeVar
 
 from meshfs.errors import ConfigError
 from meshfs.limits import CONFIG_MAX_BYTES
@@ -39,7 +39,7 @@ class Source:
         text = _read(path)
         self._lines = locate_keys(text)
         try:
-            self.root: dict[str, Any] = tomllib.loads(text)
+            self.root: dict[str, object] = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             # ValueError covers TOMLDecodeError, and integers with more digits than Python converts.
             raise ConfigError(f"{path}: the file is not valid TOML: {error}") from error
@@ -65,7 +65,7 @@ class Table:
             source.fail(key, f"found {describe(values)}, expected a table")
         self._source = source
         self._key = key
-        self._values: dict[str, Any] = values
+        self._values: dict[str, object] = values
         for name in values:
             if name not in known:
                 self.fail(name, unknown_key(name, known))
@@ -110,7 +110,8 @@ class Table:
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
         value = self._values.get(name, default)
-        if type(value) not in (int, float) or not low <= value <= high:
+        # bool is a subclass of int, but true is no number in TOML.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             self.fail(name, f"found {describe(value)}, expected a number from {low:g} to {high:g}")
         return float(value)
 

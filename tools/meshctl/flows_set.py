@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from meshctl import output
@@ -40,6 +41,22 @@ _RESET_EPILOG = """\
 Undo every change that "meshctl flows set" made at the disk, and return to the settings of the config.
 Print the settings that are then in force.
 """
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The settings that a command sets: those of a node's flows, or of the disk itself without a ``node``.
+
+    ``io_class`` names one flow of the node; None means both. A limit of None means that there is no limit.
+    """
+
+    values: Mapping[str, float | None]
+    node: str = ""
+    io_class: str | None = None
+
+    def request(self) -> dict[str, object]:
+        """Return the value of the request's "set"."""
+        return {"node": self.node, "class": self.io_class, **self.values} if self.node else dict(self.values)
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -113,16 +130,18 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def run_set(arguments: argparse.Namespace) -> int:
     """Change settings. Raises ConfigError for settings that cannot be combined."""
     wanted = settings(vars(arguments))
-    return change(arguments, {"set": wanted}, wanted)
+    return change(arguments, {"set": wanted.request()}, wanted)
 
 
 def run_reset(arguments: argparse.Namespace) -> int:
-    return change(arguments, {"reset": True}, {})
+    return change(arguments, {"reset": True}, Wanted({}))
 
 
-def settings(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the value of the request's "set". Raises ConfigError."""
-    values = {key: given[key] for key in (*_FLOW_KEYS, "system_floor", *_LIMIT_KEYS) if key in given}
+def settings(given: Mapping[str, Any]) -> Wanted:
+    """Return the settings that the options of the command line name. Raises ConfigError."""
+    values: dict[str, float | None] = {
+        key: given[key] for key in (*_FLOW_KEYS, "system_floor", *_LIMIT_KEYS) if key in given
+    }
     flow = given["flow"]
     if not values:
         raise ConfigError("no setting is given; meshctl flows set --help lists the settings")
@@ -130,16 +149,16 @@ def settings(given: dict[str, Any]) -> dict[str, Any]:
         for key in _FLOW_KEYS:
             if key in values:
                 raise ConfigError(f"--{key} is a setting of a flow; name the flow with --flow NODE[/CLASS]")
-        return values
+        return Wanted(values)
     if "system_floor" in values:
         raise ConfigError("--system-floor is a setting of the disk; give it without --flow")
     node, slash, io_class = flow.partition("/")
     if not node or (slash and io_class not in CLASSES):
         raise ConfigError(f"--flow {flow}: expected NODE, NODE/app or NODE/system")
-    return {"node": node, "class": io_class or None, **values}
+    return Wanted(values, node, io_class or None)
 
 
-def change(arguments: argparse.Namespace, request: dict[str, Any], wanted: dict[str, Any]) -> int:
+def change(arguments: argparse.Namespace, request: Mapping[str, object], wanted: Wanted) -> int:
     """Request the change, show the settings that are then in force, and compare them with the ``wanted`` ones."""
     node, _, name = arguments.disk.rpartition("/")
     exporter = one_exporter(arguments, node)
@@ -166,19 +185,18 @@ def one_exporter(arguments: argparse.Namespace, node: str) -> LocalExporter:
     return found[0]
 
 
-def not_in_force(disk: FlowsDiskRecord, wanted: dict[str, Any]) -> list[str]:
+def not_in_force(disk: FlowsDiskRecord, wanted: Wanted) -> list[str]:
     """Return a line for each setting that the exporter accepted but does not show as being in force.
 
     Without this check, the user would not notice that something overrides the setting.
     """
-    values = {key: value for key, value in wanted.items() if key not in ("node", "class")}
-    if "node" not in wanted:
-        return differences("", _of_disk(disk.policy), values)
+    if not wanted.node:
+        return differences("", _of_disk(disk.policy), wanted.values)
     return [
         line
         for flow in disk.flows
-        if flow.node == wanted["node"] and wanted["class"] in (None, flow.io_class)
-        for line in differences(f"{flow.node}/{flow.io_class}: ", _of_flow(flow.policy), values)
+        if flow.node == wanted.node and wanted.io_class in (None, flow.io_class)
+        for line in differences(f"{flow.node}/{flow.io_class}: ", _of_flow(flow.policy), wanted.values)
     ]
 
 

@@ -3,10 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from meshctl.sources import NOT_ALLOWED, Answer
 from meshfs import __version__
@@ -30,13 +30,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON with exact figures, for programs")
 
 
-def as_json(answer: Answer) -> dict[str, Any]:
+def as_json(answer: Answer) -> dict[str, object]:
     """Return the answer's fields with its source, and with its error if there is one."""
-    shown: dict[str, Any] = {"source": answer.source, **answer.fields.raw}
+    shown: dict[str, object] = {"source": answer.source, **answer.fields.raw}
     return {**shown, "error": answer.error} if answer.error else shown
 
 
-def print_json(shown: dict[str, Any], found: Sequence[Problem]) -> None:
+def print_json(shown: Mapping[str, object], found: Sequence[Problem]) -> None:
     head = {"version": 1, "ok": not exit_status(found), "problems": [problem.as_json() for problem in found]}
     print(json.dumps({**head, **shown}, indent=2))
 

@@ -6,7 +6,7 @@ process was restarted, and the interval has no rate.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from meshctl.sources import Answer
 from meshfs.telemetry.exporter_records import FlowRecord, FlowsDiskRecord, FlowsRecord
@@ -172,7 +172,7 @@ def totals(sides: Iterable[MountSide | ExporterSide]) -> Mapping[tuple[str, str]
     return found
 
 
-def document(interval: Interval) -> dict[str, Any]:
+def document(interval: Interval) -> dict[str, object]:
     """Return the interval as JSON values. Figures below "interval" are of the time between two answers."""
     shown = totals(interval.mounts or interval.exporters)
     return {
@@ -223,12 +223,16 @@ def _minus(after: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(late - early for early, late in zip(before, after, strict=True))
 
 
-def _about(side: MountSide | ExporterSide) -> dict[str, Any]:
-    about = {"source": side.answer.source, "node": side.answer.read(StatusRecord).node, "elapsed_s": side.elapsed_s}
+def _about(side: MountSide | ExporterSide) -> dict[str, object]:
+    about: dict[str, object] = {
+        "source": side.answer.source,
+        "node": side.answer.read(StatusRecord).node,
+        "elapsed_s": side.elapsed_s,
+    }
     return {**about, "error": side.answer.error} if side.answer.error else about
 
 
-def _row(side: Side[Of, What], row: RateRow[What]) -> dict[str, Any]:
+def _row(side: Side[Of, What], row: RateRow[What]) -> dict[str, object]:
     if row.traffic is None:
         return {**row.what.raw, "interval": None}
     came = vars(row.traffic)

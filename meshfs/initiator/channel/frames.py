@@ -13,8 +13,9 @@ from meshfs.smb.connection import Connection, Protection
 from meshfs.smb.constants import Command, Flags
 from meshfs.smb.credits import CreditAccount
 from meshfs.smb.messages import CancelRequest, FileId
+from meshfs.smb.sealing import Sealer
 from meshfs.smb.security import ChannelSecurity, PreauthHash
-from meshfs.smb.signing import NONCE_INITIATOR
+from meshfs.smb.signing import NONCE_INITIATOR, Signer
 from meshfs.smb.wire import (
     READ_REQUEST_FRAME_BYTES,
     WRITE_REQUEST_FRAME_BYTES,
@@ -49,6 +50,9 @@ class Frames:
         self._connection = connection
         self._credits = credits
         self._security: ChannelSecurity | None = None
+        # What signs or encrypts each request; both are None while neither is done.
+        self._signer: Signer | None = None
+        self._sealer: Sealer | None = None
         self._flags = 0
 
     def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
@@ -64,6 +68,8 @@ class Frames:
         self._security = security
         self.sealed = seal
         self.signed = sign and not seal
+        self._signer = security.signer if self.signed else None
+        self._sealer = security.sealer if seal else None
         self._flags = _SIGNED if self.signed else 0
         self.accepted = _ACCEPT_SEALED if seal else ACCEPT_SIGNED if sign else _ACCEPT_ANY
         # Interim replies are never checked for a signature (MS-SMB2 3.2.5.1.3).
@@ -78,11 +84,10 @@ class Frames:
             credits=self._credits.ask(charge), credit_charge=charge, channel_sequence=self.sequence,
             message_id=message_id, tree_id=tree_id, session_id=self.session_id,
         )  # fmt: skip
-        security = self._security
-        if self.signed:
-            security.signer.sign(memoryview(frame)[FRAMING_BYTES:], message_id, NONCE_INITIATOR)  # type: ignore[union-attr]
-        elif self.sealed:
-            return (security.sealer.seal(memoryview(frame)[FRAMING_BYTES:]),)  # type: ignore[union-attr]
+        if (signer := self._signer) is not None:
+            signer.sign(memoryview(frame)[FRAMING_BYTES:], message_id, NONCE_INITIATOR)
+        elif (sealer := self._sealer) is not None:
+            return (sealer.seal(memoryview(frame)[FRAMING_BYTES:]),)
         return (frame,)
 
     def write(
@@ -104,12 +109,11 @@ class Frames:
             credits=self._credits.ask(charge), credit_charge=charge, channel_sequence=self.sequence,
             message_id=message_id, tree_id=tree_id, session_id=self.session_id, write_flags=write_flags,
         )  # fmt: skip
-        security = self._security
-        if self.signed:
-            security.signer.sign_parts(head, FRAMING_BYTES, data, message_id)  # type: ignore[union-attr]
-        elif self.sealed:
+        if (signer := self._signer) is not None:
+            signer.sign_parts(head, FRAMING_BYTES, data, message_id)
+        elif (sealer := self._sealer) is not None:
             message = b"".join((memoryview(head)[FRAMING_BYTES:], data))
-            return (security.sealer.seal(message),)  # type: ignore[union-attr]
+            return (sealer.seal(message),)
         return (head, data)
 
     def other(

@@ -255,6 +255,7 @@ class Overrides:
         return replace(self, values=MappingProxyType(ordered)), reasons
 
     def _over(self, base: DiskPolicy) -> DiskPolicy:
+        # `Change.parse` has checked each key and the type of its value, which mypy cannot follow into `replace`.
         own = {key: value for (flow, key), value in self.values.items() if flow is None}
         flows = dict(base.flows)
         for (flow, key), value in self.values.items():
