@@ -27,7 +27,7 @@ from meshlab.smb.fixed_ways import Dialer, FixedWays
 
 BLOCKS = 4096
 IO_MAX_BYTES = limits.MIB
-#: Most I/O goes here, so that it meets other I/O.
+#: Most I/O goes to these blocks, so that requests of several actors meet there.
 HOT_BLOCKS = 64
 IO_TIMEOUT_S = 0.5
 
@@ -74,7 +74,7 @@ class Mount:
         self.port = Port(world.exporter.info(), self.session, IO_TIMEOUT_S, world.nursery.start_soon)
 
     def dialers(self) -> list[Dialer]:
-        """Of each path one."""
+        """Return one dialer for each path."""
         return [self._dial_and_keep]
 
     async def _dial_and_keep(self) -> Transport:
@@ -83,13 +83,13 @@ class Mount:
         return transport
 
     def fails_fast(self) -> bool:
-        """Whether a call may end before its own bound: the exporter is away, or the disk is held as it may hang."""
+        """Return whether a call may end before its own bound, because the exporter is away or the disk may hang."""
         away_since_s, now = self.session.away_since_s, trio.current_time()
         away = away_since_s is not None and now - away_since_s > 0.8 * self.port.io_timeout_s
         return away or self.port.answers.held
 
     def cut(self, how: int) -> None:
-        """Tear the connection, from below or by ourselves."""
+        """Break the connection at its socket, or let the mount end it."""
         for transport in self.transports:
             if transport._sock.fileno() >= 0:
                 transport._sock.shutdown((socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR)[how % 3])
@@ -99,7 +99,7 @@ class Mount:
 
 
 class Actor:
-    """One program with one open file; ``life`` runs as a task, or stepped as a worker."""
+    """A program with one open file. ``life`` runs as a task of trio, or in a worker."""
 
     def __init__(self, world: Setting, mount: Mount, number: int) -> None:
         self.world = world
@@ -155,7 +155,7 @@ class Actor:
             self.handle = handle
 
     async def bounded(self, what: str, call: Awaitable[object]) -> tuple[int, object]:
-        """(errno, result) of a call that has to end within the bound."""
+        """Return the errno and the result of a call, and check that the call ends within its bound."""
         start, bound_s = trio.current_time(), self.world.io_timeout_s
         code, result = 0, None
         try:
@@ -168,7 +168,7 @@ class Actor:
         if code == errno.ETIMEDOUT and not self.mount.fails_fast():
             assert took_s > 0.8 * bound_s, f"{what} gave up after {took_s:.2f} s"
         elif code == errno.ETIMEDOUT:
-            # Programs that repeat at once what fails at once take the time of those that work.
+            # A program that repeats failing calls without a pause would take the time of the others.
             await worker.enter_trio()
             await trio.sleep(0.02)
         return code, result
@@ -179,7 +179,7 @@ class Actor:
         call = self.handle.read(first * BLOCK_BYTES, (stop - first) * BLOCK_BYTES)
         code, data = await self.bounded(f"read {first}-{stop}", call)
         self.check_code(code, faults)
-        # The data is valid until the next await only.
+        # The data is valid only until the next await.
         wrong = self.world.model.end_read(read, self.mount.port, None if code else data)  # type: ignore[arg-type]
         assert not wrong, f"{self.name} read {first}-{stop}: {wrong}"
         self.world.calls += not code
@@ -206,7 +206,7 @@ class Actor:
         self.world.calls += not code
 
     def check_code(self, code: int, faults: int) -> None:
-        """EIO only where the disk had a fault, or stopped having one, while the call was under way."""
+        """Check that EIO comes only if the disk had a fault at some time during the call."""
         faulty = self.world.faulty or faults != self.world.faults
         assert code in (0, errno.ETIMEDOUT, errno.EIO if faulty else 0), f"{self.name}: {errno.errorcode[code]}"
 
@@ -217,7 +217,7 @@ class Actor:
         due = self.writer.due
         world.flushes[self] = world.faults - world.faulty
         code, _ = await self.bounded(f"flush ({due.name})", self.handle.flush())
-        # One of the same mount that met the fault tells the others before it has ended itself.
+        # A flush of the same mount that met the fault passes it to the other handles before it ends itself.
         met = any(faults != world.faults for actor, faults in world.flushes.items() if actor.mount is self.mount)
         del world.flushes[self]
         if code == errno.EIO and met:
@@ -236,7 +236,7 @@ class Actor:
         while len(codes) < 4:
             code = await self.flush()
             if code == errno.ETIMEDOUT and self.mount.fails_fast():
-                # The last cut was noticed late, and the next attempt to connect is not due yet.
+                # The mount noticed the last cut late, and its next attempt to connect is not due yet.
                 await worker.enter_trio()
                 await trio.sleep(0.02)
             else:

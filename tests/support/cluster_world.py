@@ -23,12 +23,12 @@ from support.cluster_actors import BLOCKS, IO_TIMEOUT_S, Actor, Mount
 
 DURATION_S = 1.5
 ACTORS_PER_NODE = 4
-#: At the end what is still under way is over within this, also on a busy machine.
+#: At the end, the last requests have to be done within this time, also on a busy machine.
 SETTLE_S = 10.0
 
 
 class World:
-    """Everything of one run."""
+    """Holds everything of one run, and lets things go wrong."""
 
     dead_after_s = limits.CHANNEL_DEAD_AFTER_S
     io_timeout_s = IO_TIMEOUT_S
@@ -39,10 +39,10 @@ class World:
         self.model = BlockModel(BLOCKS)
         self.log: deque[str] = deque(maxlen=300)
         self.ending = False
-        #: Faults set or healed so far, and whether there is one now.
+        #: The number of times that a fault of the disk began or ended so far. ``faulty`` is set while there is one.
         self.faults = 0
         self.faulty = False
-        #: Flushes under way, and how many faults there had been when they began, without one there was then.
+        #: For each flush in progress, the value of ``faults`` at its beginning, less one if there was a fault then.
         self.flushes: dict[Actor, int] = {}
         self.calls = 0
         self.policy = Policy(self.random.choice((Security.SIGN, Security.SIGN, Security.ENCRYPT, Security.NONE)))
@@ -80,7 +80,7 @@ class World:
         self.ending = True
 
     def events(self) -> Sequence[Callable[[], Awaitable[None]]]:
-        """What may go wrong, the likely twice."""
+        """Return what may go wrong. Likely events stand there twice."""
         return (
             self.cut,
             self.cut,
@@ -94,9 +94,9 @@ class World:
         )
 
     async def heal(self) -> None:
-        """The network is well again; until everybody noticed."""
+        """Repair the network, and wait until every mount is connected again."""
         for mount in self.mounts:
-            # A busy machine may read the whole disk eight times over: that is not what is looked at.
+            # The last reads of the whole disk take long on a busy machine, and their time is not tested.
             mount.port.io_timeout_s = self.io_timeout_s = SETTLE_S
         while any(mount.session.state is not ExporterState.CONNECTED for mount in self.mounts):  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.02)
@@ -107,7 +107,7 @@ class World:
         mount.cut(how)
 
     async def restart(self, *, power: bool = False) -> None:
-        """The old process's I/O ended with it, as a disk's claim sees to."""
+        """Restart the exporter. The I/O of the old process ends before, because the new one needs the disk's claim."""
         self.note(f"chaos: restart, {power=}")
         old = self.exporter.exporter
         assert old is not None
@@ -128,7 +128,7 @@ class World:
         await self.restart(power=True)
 
     async def lose_power_live(self) -> None:
-        """As a device whose cache was lost, or whose failed flush was another's."""
+        """Lose the cache of the disk while the exporter goes on, as a device does that is reset."""
         self.note("chaos: power lost")
         self.disk.power_loss()
         self.model.power_loss()
@@ -166,7 +166,7 @@ class World:
         self.faults, self.faulty = self.faults + 1, False
 
     def left_over(self) -> list[str]:
-        """The names of disks that the exporter has open though their mounts closed all handles."""
+        """Return the names of the disks that the exporter still has open, although the mounts closed all handles."""
         exporter = self.exporter.exporter
         assert exporter is not None
         return [
@@ -174,22 +174,22 @@ class World:
         ]
 
     def kept(self) -> bool:
-        """Whether a mount keeps an open that no handle uses, as it does while it asks a disk whether it hangs."""
+        """Return whether a mount keeps an open without handles, as it does while it checks whether a disk hangs."""
         return any(shared._running for mount in self.mounts for shared in mount.port.shared_opens())
 
     def settled(self) -> bool:
-        """Probes are answered, and what was opened is closed, also what was opened when nobody waited for it."""
+        """Return whether no request is in flight and every open is closed, also those whose answer came late."""
         under_way = any(channel.outstanding for mount in self.mounts for channel in mount.session.channels)
         return not (under_way or self.kept() or self.left_over())
 
     async def settle(self) -> None:
-        """Wait for what is under way. What never ends is for the caller to find."""
+        """Wait until the requests in flight are done, or for SETTLE_S. The caller checks the result."""
         with trio.move_on_after(SETTLE_S):
             while not self.settled():  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.01)
 
     async def check_end(self) -> None:
-        """Nothing is under way any more, and nothing is left over."""
+        """Check that no request is in flight and nothing is left over."""
         await self.settle()
         assert all(channel.outstanding == 0 for mount in self.mounts for channel in mount.session.channels)
         assert not self.kept()
@@ -197,7 +197,7 @@ class World:
 
 
 async def simulate(seed: int, folder: Path, make_world: type[World] = World) -> int:
-    """One run; the calls that succeeded."""
+    """Do one run, and return the number of calls that succeeded. If the run fails, print its log."""
     print(f"seed {seed}")
     world = None
     try:

@@ -15,12 +15,12 @@ from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport
 from meshlab.smb.fixed_ways import Dialer
 
-#: (from the exporter?, message without its prefix) -> the message to pass on.
+#: Gets whether a message is a reply, and the message without its prefix. Returns the message to pass on.
 Change = Callable[[bool, bytes], bytes]
 
 
 async def _relay(source: trio.SocketStream, target: trio.SocketStream, reply: bool, change: Change) -> None:
-    """Pass whole messages on, changed."""
+    """Pass whole messages on, each as ``change`` returns it."""
     rest = b""
     async for data in source:
         rest += data

@@ -28,7 +28,7 @@ SIGNED = int(Flags.SIGNED)
 
 
 class World:
-    """A node with a session that has one of everything, and another node's session on a connection of its own."""
+    """A node whose session has one of everything, and a session of another node on another connection."""
 
     def __init__(self, security: Security = Security.SIGN) -> None:
         self.disk = MemoryDisk(SIZE_BYTES)
@@ -53,11 +53,11 @@ class World:
         return FileId(self.root, self.root)
 
     def body(self, command: int) -> bytes:
-        """A good body, so that whatever is done before the session is looked at can be done."""
+        """Return a good body, so that no command fails before its session is checked."""
         return request_bodies(self.file_id, self.root_id).get(command, ECHO)
 
     def state(self) -> object:
-        """Everything a peer could want to change: of sessions, opens, the disk, and the limits of its connection."""
+        """Return all that a peer could change: sessions, opens, the disk, and the limits of the connection."""
         exporter, peer = self.exporter, self.mine.peer
         sessions = sorted(
             (
@@ -93,14 +93,14 @@ class World:
         )
 
 
-#: What refusals are counted by.
+#: The counters of refusals.
 ALLOWED_COUNTERS = {"bad_signatures", "cancels_refused", "binds_denied"}
 
 
 def message(
     world: World, command: int, *, session_id: int, flags: int = 0, signed_by: RawInitiator | None = None
 ) -> bytearray:
-    """Header and body. A CANCEL names a request that is queued."""
+    """Return a request without prefix, signed if ``signed_by`` is given. A CANCEL names the queued request."""
     client = world.mine
     if command == Command.CANCEL:
         message_id = world.queued
@@ -136,7 +136,7 @@ def sealed(world: World, plain: bytearray, by: RawInitiator) -> bytearray:
 
 
 def ends(world: World, *parts: bytearray) -> bool:
-    """Whether these messages end the connection."""
+    """Deliver messages in one frame, and return whether they end the connection."""
     with suppress(RemoteProtocolError):
         world.mine.deliver(framed(bytes(b"".join(parts))))
         return world.mine.peer.closing

@@ -1,5 +1,7 @@
 """Random loads on one simulated disk with a fair queue, as values. A property that fails prints the value."""
 
+import math
+import random
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -244,3 +246,20 @@ def one(request: SimulatedRequest) -> float:
 def size(request: SimulatedRequest) -> float:
     """Count a request by its bytes, for a limit in bytes."""
     return float(request.length)
+
+
+def drain(simulation: Simulation) -> None:
+    """End the load, and check that every request that waits is served."""
+    for workload in simulation.workloads():
+        simulation.stop(workload)
+    simulation.run(math.inf)
+    assert not simulation.waiting
+    assert not simulation.in_flight
+
+
+def cancel_some(simulation: Simulation, rng: random.Random) -> None:
+    """Cancel some of the waiting requests."""
+    waiting = list(simulation.waiting)
+    for request in rng.sample(waiting, rng.randint(0, len(waiting))):
+        # A cancel can let other requests go only at the next pop, so all of these still wait.
+        simulation.cancel(request)

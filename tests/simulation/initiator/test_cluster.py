@@ -1,16 +1,15 @@
-"""Two initiators, one exporter, everything that can go wrong: no byte is wrong, no loss untold.
+"""Two mounts, one exporter, and everything that can go wrong: no byte is wrong, and every loss is reported.
 
-All in one process on real sockets, one node's mount by TCP and the other's by a Unix socket.
-Half of the handles are used by trio tasks, half by workers, as the FUSE loop does. What happens
-follows from the seed, but for the timing.
+All run in one process on real sockets. One mount uses TCP, and the other a Unix socket. Half of the handles are used by
+tasks of trio, and half by workers, as the FUSE loop does. The events follow from the seed, but their timing does not.
 
-    actors    read, write (through or not), zero and flush ranges of 512 B to 1 MiB, or open anew
-    chaos     cuts connections, restarts the exporter, takes the disk's power, stalls, delays
-              and fails its requests
-    checks    every block that is read (tools/meshlab/models/blocks.py), every EIO of a flush,
-              every time-out and its bound; at the end what is left over
+    actors    read, write (also through), zero and flush ranges of 512 B to 1 MiB, and open the disk again
+    chaos     cuts connections, restarts the exporter, takes the power of the disk, and stalls, delays and
+              fails its requests
+    checks    every block that is read (tools/meshlab/models/blocks.py), every EIO of a flush, every time-out
+              and its bound; at the end, that nothing is left over
 
-A soak (``--soak S``) goes on with other seeds.
+With ``--soak S``, other seeds follow for S seconds.
 """
 
 import os
@@ -22,9 +21,9 @@ import pytest
 from support.cluster_world import simulate
 
 SEEDS = range(1, 13)
-#: Calls that succeed in each run. Measured of two dozen seeds: 75 to 680 when the machine had nothing else to do, and
-#: 43 to 950 of the first dozen under a load of four processes for each processor, as reconnecting takes longer then and
-#: more calls fail fast. With fewer than this a mount did not come back between two faults.
+#: The calls that have to succeed in each run. With two dozen seeds, 75 to 680 calls succeeded on an idle machine. With
+#: the first dozen, 43 to 950 did under a load of four processes for each processor, where reconnecting takes longer and
+#: more calls fail fast. If fewer succeed, a mount did not come back between two faults.
 CALLS_MIN = 25
 
 

@@ -1,19 +1,17 @@
-"""The cluster of test_cluster.py with several channels from each mount: lost, silent, late, all at once.
+"""The cluster of test_cluster.py with several channels of each mount, which are lost, silent or late, also all at once.
 
-Every path has a relay (tools/meshlab/smb/stalling.py). Added to what goes wrong there:
+Every path has a relay (tools/meshlab/smb/stalling.py). These events are added to those of the cluster:
 
-    cut_one, cut_all   channels end: from below, by ourselves, half closed, by the relay
-    stall_channels     what channels say in either direction, or both, is held back. Meanwhile other
-                       things happen; then it is released, WRITEs among it that were replayed and
-                       overwritten long since, or dropped
-    refuse             paths can be lost and not be had again for a while
-    slow_and_cut       requests are held at the disk while their channels die, so that replays meet them
-    write_late         the same for WRITEs, while whatever comes after them is served
-    cancellations      of tasks in the middle of a read or write
+    cut_one, cut       channels end: at the socket, half closed, by the mount, or by the relay
+    stall_channels     the relay holds back the bytes of channels in one or both directions. After other events,
+                       it drops or releases them, among them WRITEs that were replayed and overwritten long ago
+    refuse             paths are lost, and refuse connections for a while
+    slow_and_cut       requests are held at the disk while their channels end, so that replays meet them
+    write_late         WRITEs are held at the disk while their channels end, and later requests are served
+    cancellations      tasks are cancelled in the middle of a read or write
 
-Silence is found in tenths of the usual time, so that it is found before deadlines pass, or after,
-as the seed says. At the end every path is connected again, the exporter has one session of each
-mount with as many channels, and credits, lanes, slots and loads are as if nothing had been.
+Silence is found in a tenth of the usual time: before or after deadlines pass, as the seed says. At the end, every path
+is connected again, the exporter has one session of each mount with as many channels, and no credit is in use.
 """
 
 import errno
@@ -44,15 +42,15 @@ from tests.simulation.initiator.test_cluster import CALLS_MIN
 
 SEEDS = range(1, 11)
 CHANNELS_MAX = 4
-#: From this size on requests go in parts where channels are alike.
+#: Requests of at least this size are split over channels that are equally fast.
 IN_PARTS_BLOCKS = 2 * spread.SPLIT_MIN_BYTES // BLOCK_BYTES
 CREDITS_MAX = limits.CREDITS_MAX
-#: By session: CREATEs that were sent and whose channel ended before the reply came.
+#: For each session, the number of CREATEs whose channel ended before the reply came.
 LOST_CREATES: Counter[int] = Counter()
 
 
 class MountOfChannels(Mount):
-    """One node with several paths to the exporter."""
+    """A mount with several paths to the exporter."""
 
     def __init__(
         self, world: "WorldOfChannels", node: str, connect: Callable[[], Awaitable[trio.SocketStream]]
@@ -79,9 +77,9 @@ class MountOfChannels(Mount):
 
 
 class ActorThatLeaves(Actor):
-    """Tasks are cancelled now and then; workers never are, as FUSE's are not."""
+    """An actor whose task is cancelled now and then. Workers are never cancelled, as those of FUSE are not."""
 
-    #: Whether it may leave its calls; not at its end.
+    #: It is set while calls may be cancelled, which is not so at the end.
     may_leave = False
 
     async def bounded(self, what: str, call: Awaitable[object]) -> tuple[int, object]:
@@ -95,7 +93,7 @@ class ActorThatLeaves(Actor):
         return answer
 
     def some_range(self) -> tuple[int, int]:
-        """Requests that go in parts meet others as well."""
+        """Let some requests be large enough to be split, so that parts meet other requests."""
         if self.random.random() < 0.15:
             first = self.random.randrange(HOT_BLOCKS)
             return first, first + self.random.randrange(IN_PARTS_BLOCKS, 4 * IN_PARTS_BLOCKS)
@@ -115,14 +113,14 @@ class ActorThatLeaves(Actor):
 
 
 class WorldOfChannels(World):
-    """Everything of one run."""
+    """Holds everything of one run with several channels."""
 
     def make_mounts(self, path: Path, port: int) -> Sequence[Mount]:
         self.dead_after_s = self.random.choice((0.06, 0.15, 2 * IO_TIMEOUT_S))
-        # Put back by `quick`.
+        # The fixture `quick` restores it.
         limits.CREDITS_MAX = self.random.choice((CREDITS_MAX, 100))  # type: ignore[misc]
         return [
-            # Where credits are scarce, requests wait for them while their channel dies.
+            # If credits are scarce, requests wait for them while their channel ends.
             MountOfChannels(self, "n2", functools.partial(trio.open_unix_socket, path)),
             MountOfChannels(self, "n3", functools.partial(trio.open_tcp_stream, "127.0.0.1", port)),
         ]
@@ -171,7 +169,7 @@ class WorldOfChannels(World):
             self.random.choice(mount.relays).cut()
 
     async def stall_channels(self) -> None:
-        """Some or all of a mount's; what was said in between may arrive after all that came later."""
+        """Hold back some or all channels of a mount. Their bytes may arrive after all that came later."""
         mount = self.some_mount()
         relays = mount.relays
         if not relays:
@@ -192,7 +190,7 @@ class WorldOfChannels(World):
             await trio.sleep(self.random.choice((0, 0.005, 0.05)))
 
     async def slow_and_cut(self) -> None:
-        """Requests stay at the disk while their channels go, and come back one by one."""
+        """Hold requests at the disk while their channels end, and release them one by one."""
         share = self.random.choice((0.3, 1))
         self.note("chaos: slow")
         self.disk.stall(lambda request: request.op in (Op.WRITE, Op.READ) and self.random.random() < share)
@@ -204,10 +202,10 @@ class WorldOfChannels(World):
         self.note("chaos: released")
 
     async def write_late(self) -> None:
-        """WRITEs stay at the disk while their channels go, and what comes after them does not.
+        """Hold WRITEs at the disk while their channels end, and serve the requests that come after them.
 
-        Some, or some parts of large ones, may fail meanwhile. What was given up is fenced, and the
-        channels that ask for its end go as well.
+        Some WRITEs, or some parts of large ones, may fail meanwhile. WRITEs that were given up are fenced, and the
+        channels on which the mount waits for their end are lost as well.
         """
         share, failing = self.random.choice(((1, False), (0.5, True)))
         self.note(f"chaos: writes held, {failing=}")
@@ -222,7 +220,7 @@ class WorldOfChannels(World):
         self.disk.stall(lambda request: False)
         if failing:
             for mount in self.mounts:
-                # All but one of its channels: what was told of one part is not all there is to it.
+                # All channels but one end, so that one part of a WRITE has an answer and another has none.
                 for channel in mount.session.channels[1:]:
                     channel.fail("cable pulled")
         for _ in range(self.random.randint(1, 4)):
@@ -253,7 +251,7 @@ class WorldOfChannels(World):
             assert isinstance(mount, MountOfChannels)
             for relay in mount.relays:
                 relay.release()
-            # As a machine does whose interfaces just came up.
+            # Do what a mount does when its interfaces come up.
             mount.session.interfaces_changed()
         await super().heal()
         with trio.fail_after(SETTLE_S):
@@ -264,7 +262,7 @@ class WorldOfChannels(World):
         return all(keeper.state is PathState.CONNECTED for mount in self.mounts for keeper in mount.session.keepers)
 
     def left_over(self) -> list[str]:
-        """Without those whose CREATE was lost with its channel: no mount knows them, and they end with the session."""
+        """Leave out opens whose CREATE was lost with its channel. No mount knows them, and the session ends them."""
         exporter = self.exporter.exporter
         assert exporter is not None
         left = []
@@ -274,7 +272,7 @@ class WorldOfChannels(World):
         return left
 
     def settled(self) -> bool:
-        """Reads whose callers left are answered as well, and the exporter knows which channels are gone."""
+        """Return whether cancelled reads are answered as well, and both ends have the same channels."""
         exporter = self.exporter.exporter
         assert exporter is not None
         theirs = {session.user: len(session.channels) for session in exporter.sessions.values()}
@@ -308,7 +306,7 @@ class WorldOfChannels(World):
 
 
 def check_idle(channel: Channel) -> None:
-    """Nothing of the channel is in use but by a CHANGE_NOTIFY that waits."""
+    """Check that only a waiting CHANGE_NOTIFY uses anything of the channel."""
     assert channel.logged_in
     assert not channel.why
     assert channel.requests.window.waiting == 0
@@ -316,12 +314,12 @@ def check_idle(channel: Channel) -> None:
     assert channel.requests.window.control.held == sum(slot.charge for slot in channel.in_flight())
     assert channel.credits.available > limits.WINDOW_FIRST_CREDITS
     if channel.measuring:
-        assert channel.load.outstanding_bytes == 0, "a load that nothing moves"
+        assert channel.load.outstanding_bytes == 0, "a load without a request"
 
 
 @pytest.fixture(autouse=True)
 def lost_creates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count them, as each may leave an open behind."""
+    """Count the CREATEs that are lost with their channel, as each may leave an open behind."""
     close = Channel._close
 
     def counted(channel: Channel) -> None:
@@ -333,7 +331,7 @@ def lost_creates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence is found, and lost paths are tried again, several times in a run; large requests go in parts."""
+    """Shorten times, so that silence is found and lost paths are tried several times in a run. Split large requests."""
     monkeypatch.setattr(limits, "CREDITS_MAX", CREDITS_MAX)
     monkeypatch.setattr(limits, "CHANNEL_TICK_S", 0.02)
     monkeypatch.setattr(limits, "CHANNEL_PROBE_BESIDE_OTHERS_S", 0.04)
@@ -344,7 +342,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RECONNECT_DELAY_MAX_S", 0.2)
     monkeypatch.setattr(limits, "PATH_BROKEN_AFTER_S", 0.2)
     monkeypatch.setattr(limits, "PATH_STEADY_AFTER_S", 0.2)
-    # A call gives up when the next attempt would be too late: by so much before its deadline.
+    # A call gives up if its next attempt would be too late, so at most this long before its deadline.
     monkeypatch.setattr(limits, "RETRY_DELAY_MAX_S", 0.05)
     monkeypatch.setattr(spread, "SPLIT_MIN_S", 0.0)
 

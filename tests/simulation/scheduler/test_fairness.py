@@ -1,4 +1,4 @@
-"""What the fair queue promises, over random loads on simulated disks: each test states its bound and its source.
+"""The promises of the fair queue, with random loads on simulated disks. Each test states its bound and its source.
 
 Notation: c_f the largest cost (seconds of the disk) of a request of flow f, w_f its weight, W_f the work (cost) it
 got over an interval, D the requests at the device at once, s_c the share of class c. The virtual time v is the
@@ -9,7 +9,6 @@ Lemmas (Goyal, Vin, Cheng 1996, lemmas 1 and 2), by the order of sending, while 
     (b)  W_f <= w_f (v2 - v1) + c_f      always
 """
 
-import math
 from collections.abc import Mapping
 
 import pytest
@@ -47,6 +46,7 @@ from support.queue_scenarios import (
     Scenario,
     Wants,
     class_of,
+    drain,
     flow_of,
     scenarios,
 )
@@ -56,7 +56,7 @@ MORE = settings(DETERMINISTIC, max_examples=60)
 
 
 def check_fair(trace: Trace, shares: Mapping[FlowKey, float], depth: int) -> None:
-    """Of flows backlogged together, in every interval: the bounds of the first test below."""
+    """Check the bounds of the first test below, for every interval in which two flows are backlogged."""
     largest = largest_work(trace, flow_of)
     for (f, g), found in unfairness(trace, flow_of, shares).items():
         bound = largest[f] / shares[f] + largest[g] / shares[g]
@@ -99,13 +99,13 @@ def test_classes_that_both_want_get_their_shares(scenario: Scenario) -> None:
     assert found.of_done <= (scenario.depth + 1) * bound + EPSILON
     for io_class, share in shares.items():
         worst = shortfall(trace, class_of, io_class, share)
-        # When the other class is not backlogged it gets even less, by (b).
+        # By (b), the other class gets even less while it is not backlogged.
         assert worst <= share * (1 - share) * bound + EPSILON, io_class
 
 
 @pytest.mark.parametrize("wanting", [0.05, 0.5, 1.0, 4.0])
 def test_a_class_gets_the_part_that_the_other_does_not_want(wanting: float) -> None:
-    """Applications that want a part of the disk get it, at once; the system's flood gets all the rest."""
+    """Applications that want a part of the disk get it. The flood of the system gets all the rest."""
     app = Wants(FlowKey("n1", APP), loads=(Load(depth=0, rate_per_s=wanting * 200, sizes=(4096,)),))
     flood = Wants(FlowKey("n2", SYSTEM), loads=(Load(depth=64, sizes=(MIB,), ops=(Op.WRITE,)),))
     trace = Scenario((app, flood), duration_s=60.0, depth=2).run(WorkConserving(2))
@@ -174,12 +174,12 @@ def test_every_request_is_sent_within_a_bound(scenario: Scenario) -> None:
 @MORE
 @given(scenarios(flushes=True, reservations=True))
 def test_the_disk_is_never_idle_while_requests_may_go(scenario: Scenario) -> None:
-    """After every decision: depth at the device, or nothing left but flushes that must wait."""
+    """After every decision, the device has ``depth`` requests, or only flushes that must wait are left."""
     scenario.run(WorkConserving(scenario.depth))
 
 
 def work_of_a_class_alone(queue: Queue, name: str, io_class: IoClass, requests: int) -> float:
-    """What three nodes of different depth and size get done in the time of about ``requests`` of 64 KiB."""
+    """Return the work done for three nodes of different depth and size, in the time of ``requests`` of 64 KiB."""
     device = device_models.DEVICES[name](3)
     sizes = [(4 * KIB,), (64 * KIB,), (4 * KIB, 256 * KIB)]
     loads = [Load(depth, sizes=of) for depth, of in zip((64, 16, 4), sizes, strict=True)]
@@ -196,7 +196,7 @@ def work_of_a_class_alone(queue: Queue, name: str, io_class: IoClass, requests: 
 @pytest.mark.parametrize("name", list(device_models.DEVICES))
 @pytest.mark.parametrize("depth", [1, 8, 64])
 def test_a_class_alone_gets_what_fifo_gets(name: str, io_class: IoClass, depth: int) -> None:
-    """On each device model, at the same depth: at least 97 % of the work in the same time."""
+    """On each device model, the fair queue gets at least 97 % of the work of FIFO done, in the same time and depth."""
     costs = KnownCosts(device_models.DEVICES[name](3))
     fair = work_of_a_class_alone(FairQueue(DiskPolicy(), costs, FixedDepth(depth)), name, io_class, 2000)
     assert fair >= 0.97 * work_of_a_class_alone(FifoQueue(depth), name, io_class, 2000)
@@ -214,20 +214,16 @@ def test_the_same_seed_gives_the_same_decisions(scenario: Scenario) -> None:
 @MORE
 @given(scenarios(flushes=True))
 def test_a_flush_waits_for_earlier_writes_and_for_nothing_else(scenario: Scenario) -> None:
-    """``Order`` sees every request; what waits in the end is at most as old as the load lets it be."""
+    """The recorder ``Order`` checks the order of every request. After the load ends, every request is served."""
     totals = Totals()
     trace = Trace()
     simulation = scenario.start(trace, totals, WorkConserving(scenario.depth))
     simulation.run(scenario.duration_s)
-    for workload in simulation.workloads():
-        simulation.stop(workload)
-    simulation.run(math.inf)
-    assert not simulation.waiting
-    assert not simulation.in_flight
+    drain(simulation)
 
 
 def test_a_flush_is_not_held_by_writes_that_came_after_it() -> None:
-    """Writes that never cease, the queue empty at each completion: the flush goes when the one before it is done."""
+    """Writes never cease, and the queue is empty at each completion. A flush leaves once earlier writes are done."""
     writer = ClosedLoop(FlowKey("n1", APP), 3, Mix.one_size(4096, Op.WRITE))
     device = device_models.sata_ssd(1)
     costs = KnownCosts(device)

@@ -1,7 +1,6 @@
 """What goes wrong around a fair queue: cancels, flows that vanish, clocks that jump, and disks that stall."""
 
 import gc
-import math
 import random
 import types
 from collections.abc import Mapping
@@ -42,6 +41,8 @@ from support.queue_scenarios import (
     Load,
     Scenario,
     Wants,
+    cancel_some,
+    drain,
     explained,
     flow_of,
     one,
@@ -53,35 +54,19 @@ MORE = settings(DETERMINISTIC, max_examples=60)
 
 
 def check_fair(trace: Trace, shares: Mapping[FlowKey, float], since_s: float = 0.0) -> None:
-    """The bound of what is sent, of test_fairness.py."""
+    """Check the bound for work that is sent, of test_fairness.py."""
     largest = largest_work(trace, flow_of)
     for (f, g), found in unfairness(trace, flow_of, shares, since_s).items():
         assert found.of_sent <= largest[f] / shares[f] + largest[g] / shares[g] + EPSILON, (f, g)
 
 
-def drain(simulation: Simulation) -> None:
-    """Nobody wants more: everything that waits must go, and end."""
-    for workload in simulation.workloads():
-        simulation.stop(workload)
-    simulation.run(math.inf)
-    assert not simulation.waiting
-    assert not simulation.in_flight
-
-
 # --- requests and flows that vanish ---------------------------------------------------------
-
-
-def cancel_some(simulation: Simulation, rng: random.Random) -> None:
-    waiting = list(simulation.waiting)
-    for request in rng.sample(waiting, rng.randint(0, len(waiting))):
-        # A cancel of one may let others go only at the next pop, so all of them still wait.
-        simulation.cancel(request)
 
 
 @MORE
 @given(scenarios(), st.integers(0, 999))
 def test_cancels_change_nothing_for_the_others(scenario: Scenario, seed: int) -> None:
-    """Any part of what waits is taken back, ten times a second: bounds and work conservation hold."""
+    """Ten times a second, some of the waiting requests are cancelled. Bounds and work conservation hold."""
     rng = random.Random(seed)
     trace = Trace()
     with explained(trace, (scenario, seed)):
@@ -97,7 +82,7 @@ def test_cancels_change_nothing_for_the_others(scenario: Scenario, seed: int) ->
 @MORE
 @given(scenarios(flushes=True), st.integers(0, 999))
 def test_flows_that_vanish_leave_nothing_behind(scenario: Scenario, seed: int) -> None:
-    """Initiators die with requests queued and at the disk, and others come; the rest goes on by its bounds."""
+    """Initiators end with requests queued and at the disk, and others come. Nothing of the ended ones is left."""
     rng = random.Random(seed)
     trace = Trace()
     with explained(trace, (scenario, seed)):
@@ -119,7 +104,7 @@ def test_flows_that_vanish_leave_nothing_behind(scenario: Scenario, seed: int) -
 
 
 def reachable(root: object) -> int:
-    """Objects that ``root`` keeps alive, but for code and classes."""
+    """Return the number of objects that ``root`` keeps alive, without code and classes."""
     seen, todo = {id(root)}, [root]
     while todo:
         for each in gc.get_referents(todo.pop()):
@@ -146,9 +131,9 @@ POLICIES = {
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("depth", [1, 8])
 def test_thousands_of_flows_come_and_go(policy: DiskPolicy, depth: int) -> None:
-    """3000 nodes, each for a moment, a quarter killed with all they have queued: what the queue keeps does not grow.
+    """3000 nodes come for a moment, and a quarter of them end with queued requests. The queue's state does not grow.
 
-    It forgets by doubling, so what it keeps goes up and down; the most in the first half is the most in the second.
+    The queue forgets flows whenever their number has doubled. So compare the largest sizes of both halves.
     """
     device = device_models.fast_ssd(1)
     costs = KnownCosts(device)
@@ -170,7 +155,7 @@ def test_thousands_of_flows_come_and_go(policy: DiskPolicy, depth: int) -> None:
 
 
 def test_a_crowd_is_forgotten() -> None:
-    """2000 flows at once, and later but a few: those are all that is left."""
+    """After 2000 flows at once, a few come one after the other. The queue forgets most of the crowd."""
     device = device_models.fast_ssd(1)
     costs = KnownCosts(device)
     queue = FairQueue(DiskPolicy(), costs, FixedDepth(8))
@@ -191,9 +176,9 @@ def test_a_crowd_is_forgotten() -> None:
 @pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S, 0.5, -0.5], ids="{:+g}".format)
 @pytest.mark.parametrize("limit", ["flow", "disk", "both", "none"])
 def test_a_clock_that_jumps_changes_a_moment_at_most(jump_s: float, limit: str) -> None:
-    """The clock jumps with requests held, ready and at the disk, and the limit is kept before, across and after.
+    """The clock jumps while requests are held, ready and at the disk. Limits hold before, across and after the jump.
 
-    Across it: a jump may let one burst go (each limit's own bound) and hold what waits for one spacing.
+    Across the jump, each limit may let one burst go, or hold waiting requests for one spacing.
     """
     iops = 100.0
     own = FlowPolicy(limit_iops=iops) if limit in ("flow", "both") else FlowPolicy()
@@ -223,7 +208,7 @@ def test_a_clock_that_jumps_changes_a_moment_at_most(jump_s: float, limit: str) 
 
 @pytest.mark.parametrize("limit", ["none", "flow", "disk"])
 def test_a_disk_that_stalls_for_a_minute_comes_back_as_it_was(limit: str) -> None:
-    """Nothing of the minute is made up for beyond the limits' bursts, and nobody is owed or owes anything after it."""
+    """After the stall, no flow gets more than the bursts of its limits, and every flow gets the same work as before."""
     policies = [FlowPolicy(weight, limit_iops=60.0 * weight if limit == "flow" else None) for weight in (1.0, 2.0)]
     wants = tuple(
         Wants(FlowKey(f"n{n}", APP), policy, (Load(16, sizes=(4 * KIB, MIB)),)) for n, policy in enumerate(policies)
@@ -249,7 +234,7 @@ def test_a_disk_that_stalls_for_a_minute_comes_back_as_it_was(limit: str) -> Non
 
 
 def test_a_stall_of_one_disk_is_nothing_to_another() -> None:
-    """Two disks in one process, turn by turn: the other's decisions are those it makes alone."""
+    """Two disks run in turn in one process. The decisions of the other disk are those that it makes alone."""
     mix = (Load(16, sizes=(4 * KIB, MIB), ops=(Op.READ, Op.WRITE), flushes=0.05), Load(0, rate_per_s=50.0))
     wants = tuple(Wants(FlowKey(f"n{n}", io_class), loads=mix) for n in range(3) for io_class in IoClass)
     scenario = Scenario(wants, limit_iops=200.0)
@@ -265,7 +250,7 @@ def test_a_stall_of_one_disk_is_nothing_to_another() -> None:
 
 
 def test_requests_that_waited_for_a_stalled_disk_can_be_cancelled() -> None:
-    """Initiators give up during the stall; when the disk is back only the others are served."""
+    """An initiator gives up during the stall. When the disk is back, only the others are served."""
     wants = tuple(Wants(FlowKey(f"n{n}", APP), loads=(Load(16),)) for n in range(3))
     trace = Trace()
     device = DEVICES["one server"](1)
@@ -282,7 +267,7 @@ def test_requests_that_waited_for_a_stalled_disk_can_be_cancelled() -> None:
 @pytest.mark.parametrize("depth", [1, 16])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_newcomer_is_served_like_the_others_at_once(depth: int, seed: int) -> None:
-    """After half an hour of others alone a newcomer is served like one of them: no credit, no debt.
+    """After half an hour of other flows, a newcomer is served like one of them. It has neither credit nor debt.
 
     The bound of a request that waits (test_fairness.py) with nothing before it in its own flow, whose tag is v: at most
     X = one request of each of the others in its class, and (s_o / s_c) (X + c_c) + c_o of the other class.

@@ -1,14 +1,13 @@
-"""16 nodes, 26 disks each, an hour of simulated load, in seconds.
+"""An hour of load on 16 nodes with 26 disks each, simulated in seconds.
 
-What is an hour here. Every one of the 416 disks, each with a fair queue of its own, lives through 3600 s
-of simulated time, with all 16 nodes as its flows, applications and system. Two readings of "load" are tried, as
-416 disks at the 100 to 100,000 requests a second of real ones would be 10^8 to 10^11 decisions:
+Each of the 416 disks has a fair queue of its own, and runs for 3600 s of simulated time. All 16 nodes are its flows,
+with applications and system. 416 real disks would do 100 to 100,000 requests a second, which is 10^8 to 10^11
+decisions. So there are two loads with fewer:
 
-    in rushes    the hour of all 416 disks, at the speed of hard disks (200 requests a second). They are silent but
-                 for two rushes of 2.5 s at random, which all nodes join and leave within a second, and queue up in.
-                 1,300 requests a disk.
-    saturated    the hour of 416 disks that are 300 times slower (1.6 s a request), wanted by all without a pause: the
-                 scheduler's tags do not know what a second is, so it is the same run as 12 s of hard disks.
+    in rushes    416 hard disks of 200 requests a second. They are idle but for two rushes of 2.5 s at random times,
+                 which all nodes join and leave within a second. That makes 1,300 requests a disk.
+    saturated    416 disks that are 300 times slower (1.6 s a request), and that all nodes use without a pause. The
+                 tags of the scheduler have no unit of time, so the run is the same as 12 s of hard disks.
 """
 
 import random
@@ -43,7 +42,7 @@ def hard_disk(seed: int, speed: float) -> HddDevice:
 
 
 def hour(disk: int, workloads: list[Workload], speed: float) -> tuple[Simulation, Totals]:
-    """One disk's."""
+    """Simulate an hour of one disk."""
     device = hard_disk(disk, speed)
     costs = KnownCosts(device)
     totals = Totals()
@@ -54,7 +53,7 @@ def hour(disk: int, workloads: list[Workload], speed: float) -> tuple[Simulation
 
 
 def in_rushes(disk: int) -> list[Workload]:
-    """Two rushes of every node as an application and of one in two as the system."""
+    """Return the load of two rushes: every node as an application, and every second one also as the system."""
     rng = random.Random(disk)
     workloads: list[Workload] = []
     for rush_s in (rng.uniform(0, HOUR_S / 2 - 10), rng.uniform(HOUR_S / 2, HOUR_S - 10)):
@@ -73,11 +72,11 @@ def saturated(disk: int) -> list[Workload]:
 
 @pytest.mark.parametrize("part", range(4))
 def test_an_hour_of_416_disks_in_rushes(part: int) -> None:
-    """Everybody is served, and nobody waits longer than the queues of all others take.
+    """Every request is served, and none waits longer than the queues of all others take.
 
-    A node of weight 1 among 24 in all has at most 4 requests outstanding: while it gets those its class gets
-    24 * 4 = 96, twice that in small ones against its large ones, and the system a quarter on top: 240, at
-    200 a second 1.2 s.
+    A node of weight 1 among 24 has at most 4 outstanding requests. While they are served, its class gets 24 * 4 = 96,
+    or twice as many if they are small and its own are large. The system gets a quarter more. At 200 a second, 240
+    requests take 1.2 s.
     """
     requests = 0
     for disk in range(part, DISKS, 4):
@@ -91,10 +90,10 @@ def test_an_hour_of_416_disks_in_rushes(part: int) -> None:
 
 @pytest.mark.parametrize("part", range(4))
 def test_an_hour_of_416_slow_disks_saturated(part: int) -> None:
-    """Classes 80 : 20 and nodes by weight, at each disk and over all of them.
+    """Classes share 80 : 20, and nodes share by weight, at each disk and over all disks.
 
-    A disk does about 2,200 requests, 55 to 154 a flow, so the bounds of test_fairness.py leave some per cent
-    at each disk (D + 1 largest requests); over the 104 disks of a part they average out.
+    A disk does about 2,200 requests, 55 to 154 for each flow. The bounds of test_fairness.py (D + 1 largest requests)
+    allow some per cent at each disk. Over the 104 disks of a part, the differences average out.
     """
     work: dict[Hashable, float] = {}
     for disk in range(part, DISKS, 4):

@@ -1,4 +1,4 @@
-"""Limits of a flow and of a disk, and reservations, over random loads: each test states its bound and its source.
+"""Limits of a flow and of a disk, and reservations, with random loads. Each test states its bound and its source.
 
 test_fairness.py has the notation.
 """

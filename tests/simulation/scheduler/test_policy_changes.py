@@ -1,4 +1,4 @@
-"""Other policies while a fair queue works, and everything that can go wrong at once."""
+"""Policies that change while a fair queue works, and everything that can go wrong at once."""
 
 import math
 import random
@@ -21,7 +21,6 @@ from meshlab.models.queue_checks import (
     unfairness,
     work_done,
 )
-from meshlab.models.queue_simulation import Simulation
 from support.queue_scenarios import (
     APP,
     DETERMINISTIC,
@@ -31,6 +30,8 @@ from support.queue_scenarios import (
     Load,
     Scenario,
     Wants,
+    cancel_some,
+    drain,
     explained,
     flow_of,
     one,
@@ -41,32 +42,13 @@ HOUR_S = 3600.0
 MORE = settings(DETERMINISTIC, max_examples=60)
 
 
-def drain(simulation: Simulation) -> None:
-    """Nobody wants more: everything that waits must go, and end."""
-    for workload in simulation.workloads():
-        simulation.stop(workload)
-    simulation.run(math.inf)
-    assert not simulation.waiting
-    assert not simulation.in_flight
-
-
-# --- requests and flows that vanish ---------------------------------------------------------
-
-
-def cancel_some(simulation: Simulation, rng: random.Random) -> None:
-    waiting = list(simulation.waiting)
-    for request in rng.sample(waiting, rng.randint(0, len(waiting))):
-        # A cancel of one may let others go only at the next pop, so all of them still wait.
-        simulation.cancel(request)
-
-
 # --- other policies at run time -------------------------------------------------------------------
 
 
 @MORE
 @given(scenarios(), st.integers(0, 999))
 def test_weights_that_change_count_from_then_on(scenario: Scenario, seed: int) -> None:
-    """Other weights and floors, ten times at random: after the last of them the bounds are those of the last."""
+    """Weights and floors change ten times at random. After the last change, the bounds are those of the last policy."""
     rng = random.Random(seed)
     trace = Trace()
     simulation = scenario.start(trace, WorkConserving(scenario.depth))
@@ -83,7 +65,7 @@ def test_weights_that_change_count_from_then_on(scenario: Scenario, seed: int) -
         simulation.at(time, change)
     with explained(trace, (scenario, seed)):
         simulation.run(scenario.duration_s)
-        # What was sent by old tags, once: a start tag made with another weight may be that much too late.
+        # A start tag that was made with an old weight may be too late by this much, once.
         largest = largest_work(trace, flow_of)
         for io_class in IoClass:
             shares = {flow: policy.weight for flow, policy in latest[-1].flows.items() if flow.io_class is io_class}
@@ -93,7 +75,7 @@ def test_weights_that_change_count_from_then_on(scenario: Scenario, seed: int) -
 
 
 def changing(first: DiskPolicy, second: DiskPolicy, wants: tuple[Wants, ...], *, depth: int = 1) -> Trace:
-    """20 s by each of the policies."""
+    """Run for 20 s with each of the policies, and return the trace."""
     trace = Trace()
     simulation = Scenario(wants, depth=depth).start(trace)
     assert isinstance(simulation.queue, FairQueue)
@@ -124,7 +106,7 @@ ONE_FLOW = FlowKey("n1", APP)
     ],
 )
 def test_service_under_an_old_policy_is_not_made_up_for(first: dict[str, float], second: dict[str, float]) -> None:
-    """However much a flow got or missed by an old policy, a second after the change its share is the new one."""
+    """A second after the change, the share of a flow is the new one, however much it got or missed before."""
     trace = changing(
         DiskPolicy(flows={ONE_FLOW: FlowPolicy(**first)}), DiskPolicy(flows={ONE_FLOW: FlowPolicy(**second)}), TWO
     )
@@ -150,7 +132,7 @@ def test_a_disks_limit_that_comes_and_goes() -> None:
 
 @dataclass
 class Chaos:
-    """Whatever can happen to a queue, at random, from a seed."""
+    """Does everything that can happen to a queue, at random from a seed."""
 
     scenario: Scenario
     seed: int
@@ -201,7 +183,7 @@ class Chaos:
         self.device.stall(self.simulation.now + self.rng.choice([0.1, 60.0]))
 
     def look(self) -> None:
-        """What the queue tells agrees with what there is, in finite numbers."""
+        """Check that the numbers of the queue are finite, and agree with the requests of the simulation."""
         states = self.simulation.queue.flows(self.simulation.clock())
         assert sum(state.queued for state in states) == len(self.simulation.waiting)
         assert sum(state.in_flight for state in states) == self.simulation.in_flight
@@ -215,7 +197,7 @@ class Chaos:
 @settings(DETERMINISTIC, max_examples=120)
 @given(scenarios(flushes=True, reservations=True), st.integers(0, 9999))
 def test_nothing_is_lost_whatever_happens(scenario: Scenario, seed: int) -> None:
-    """Cancels, deaths, other policies, jumping clocks and stalls, all at once; in the end everything was served."""
+    """Cancels, lost flows, other policies, jumping clocks and stalls come together. In the end, all is served."""
     chaos = Chaos(scenario, seed)
     with explained(chaos.trace, (scenario, seed)):
         chaos.run()
