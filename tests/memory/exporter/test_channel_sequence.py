@@ -1,7 +1,5 @@
 """The channel sequence of an open: a request that comes late from a lost channel changes nothing."""
 
-import struct
-
 import pytest
 
 from meshfs.smb.constants import AccessMask, Command, CreateDisposition, Flags, Fsctl, NtStatus
@@ -17,51 +15,12 @@ from meshfs.smb.messages import (
     LockElement,
     LockRequest,
     QueryInfoRequest,
-    SetInfoRequest,
 )
 from meshfs.smb.messages.body import RELATED_FILE
-from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_binding import second_channel
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 from meshlab.smb.raw_messages import SHARE_ALL, read_body, write_body
-
-REPLAY = int(Flags.REPLAY_OPERATION)
-STALE = NtStatus.FILE_NOT_AVAILABLE
-BLOCK = 512
-OLD, NEW, NEWER = b"old" * 4, b"new" * 4, b"newer" * 4
-
-#: A SET_INFO of FileModeInformation, which succeeds and changes nothing.
-SET_INFO_CLASS, SET_INFO_DATA = 16, struct.pack("<I", 0)
-
-
-@pytest.fixture
-def client(disk: MemoryDisk) -> RawInitiator:
-    client = RawInitiator(make_exporter(disk0=disk)).log_in(to_be_bound=True)
-    client.call(Command.ECHO, EchoRequest().pack(), credits=100)
-    return client
-
-
-@pytest.fixture
-def file_id(client: RawInitiator) -> int:
-    return client.open("disk0")
-
-
-@pytest.fixture
-def channel(client: RawInitiator) -> RawInitiator:
-    channel = RawInitiator(client.exporter)
-    second_channel(client, channel)
-    channel.call(Command.ECHO, EchoRequest().pack(), credits=100)
-    return channel
-
-
-def write(client: RawInitiator, file_id: int, data: bytes, sequence: int, flags: int = 0) -> int:
-    """Return the status of a WRITE that is answered at once."""
-    return client.call(Command.WRITE, write_body(file_id, 0, data), sequence=sequence, flags=flags).status
-
-
-def sequence_of(client: RawInitiator, file_id: int) -> int:
-    return client.exporter.sessions[client.session_id].opens[file_id].channel_sequence
-
+from support.channel_sequence import BLOCK, NEW, NEWER, OLD, REPLAY, STALE, changing, sequence_of, write
 
 # --- late writes and replays ------------------------------------------------------------
 
@@ -150,15 +109,6 @@ def test_opens_are_judged_one_by_one(disk, client, file_id):
 
 
 # --- which requests --------------------------------------------------------------------
-
-
-def changing(file_id: int) -> list[tuple[int, bytes]]:
-    pair = FileId(file_id, file_id)
-    return [
-        (Command.WRITE, write_body(file_id, 0, OLD)),
-        (Command.SET_INFO, SetInfoRequest(pair, 1, SET_INFO_CLASS, SET_INFO_DATA).pack()),
-        (Command.IOCTL, IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, pair, b"", 4096).pack()),
-    ]
 
 
 def harmless(file_id: int) -> list[tuple[int, bytes]]:

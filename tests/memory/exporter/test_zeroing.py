@@ -22,7 +22,6 @@ from meshfs.smb.messages import (
     ZeroData,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_binding import second_channel
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 from meshlab.smb.raw_messages import write_body
 
@@ -232,14 +231,6 @@ def test_the_end_of_its_connection_ends_the_rest(client, disk) -> None:
 
 
 # --- the channel sequence ----------------------------------------------------------------
-
-
-@pytest.fixture
-def channel(client: RawInitiator) -> RawInitiator:
-    channel = RawInitiator(client.exporter)
-    second_channel(client, channel)
-    channel.call(Command.ECHO, EchoRequest().pack(), credits=100)
-    return channel
 
 
 @pytest.mark.parametrize("lost", [False, True])

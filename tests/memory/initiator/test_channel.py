@@ -11,7 +11,7 @@ from meshfs.errors import ChannelLost, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.limits import KIB, MIB
 from meshfs.smb.constants import Command, Flags, NtStatus
-from meshfs.smb.messages import ErrorResponse, FileId
+from meshfs.smb.messages import ErrorResponse
 from meshlab.smb.scripted_exporter import (
     Request,
     Script,
@@ -20,22 +20,7 @@ from meshlab.smb.scripted_exporter import (
     read_body,
     scripted_channel,
 )
-
-FILE = FileId(1, 2)
-TREE = 5
-FOREVER = 1e9
-
-
-async def read(channel: Channel, offset: int, length: int, timeout_s: float = FOREVER) -> bytes:
-    slot = channel.start_read(TREE, FILE, offset, length, trio.current_time() + timeout_s)
-    return bytes(await slot)
-
-
-async def write(channel: Channel, offset: int, data: bytes | memoryview, timeout_s: float = FOREVER) -> int:
-    deadline = trio.current_time() + timeout_s
-    slot = channel.start_write(TREE, FILE, offset, data, deadline, write_through=False)
-    count: int = await slot
-    return count
+from support.scripted_calls import read, write
 
 
 def honest(exporter: ScriptedExporter, request: Request) -> None:

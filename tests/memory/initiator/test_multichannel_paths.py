@@ -14,10 +14,12 @@ import trio
 from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.exporter.state.exporter import Exporter
+from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.path_keeper import PathKeeper
 from meshfs.initiator.remote.states import ExporterState, PathState
 from meshfs.initiator.session.address import Remote
+from meshfs.initiator.session.session import InitiatorSession
 from meshfs.limits import MIB
 from meshfs.linux.interfaces import Interface
 from meshfs.model import IoClass
@@ -183,20 +185,32 @@ async def test_a_slower_path_steps_in_while_the_fast_one_is_still_being_tried(
             assert keeper_of(pair, R1).state is PathState.CONNECTING
 
 
+def session_of(pair: Pair) -> InitiatorSession:
+    assert pair.session.session is not None
+    return pair.session.session
+
+
+async def retire_while_writing(
+    pair: Pair, ways: MadeUpWays, handle: Handle, nursery: trio.Nursery
+) -> tuple[Channel, Channel]:
+    """Retire a channel, as its interface became slow, while it has a WRITE at the disk. Return it and the fast one."""
+    session, disk = session_of(pair), pair.exporter.disk
+    slow, fast = channel_of(pair, R0), channel_of(pair, R1)
+    session.pick = lambda size, now: slow
+    disk.stall(lambda request: request.op == Op.WRITE)
+    nursery.start_soon(handle.write, 0, b"on its way")
+    await until(lambda: disk.stalled == 1)
+    session.pick = session.spread.pick
+    ways.interfaces = [replace(ETH0, speed_bits_s=G), ETH1]
+    pair.session.interfaces_changed()
+    assert session.spread.channels == [fast]
+    return slow, fast
+
+
 async def test_a_retired_channel_ends_its_requests_and_then_closes(tmp_path: Path) -> None:
     async with pair_over(tmp_path) as (pair, ways), trio.open_nursery() as nursery:
-        handle = await pair.port.open(IoClass.APP, writable=True)
-        session, disk = pair.session.session, pair.exporter.disk
-        assert session is not None
-        slow, fast = channel_of(pair, R0), channel_of(pair, R1)
-        session.pick = lambda size, now: slow
-        disk.stall(lambda request: request.op == Op.WRITE)
-        nursery.start_soon(handle.write, 0, b"on its way")
-        await until(lambda: disk.stalled == 1)
-        session.pick = session.spread.pick
-        ways.interfaces = [replace(ETH0, speed_bits_s=G), ETH1]
-        pair.session.interfaces_changed()
-        assert session.spread.channels == [fast]
+        handle, session, disk = await pair.port.open(IoClass.APP, writable=True), session_of(pair), pair.exporter.disk
+        slow, fast = await retire_while_writing(pair, ways, handle, nursery)
         await handle.read(4096, 10)
         await trio.sleep(0.2)
         assert set(session.channels) == {slow, fast}, "the retired channel waits for its request"
@@ -210,18 +224,8 @@ async def test_a_retired_channel_ends_its_requests_and_then_closes(tmp_path: Pat
 async def test_a_retired_channel_is_better_than_none(tmp_path: Path) -> None:
     """If the other channels are lost before it has closed, it stays the last one of the session until others come."""
     async with pair_over(tmp_path) as (pair, ways), trio.open_nursery() as nursery:
-        handle = await pair.port.open(IoClass.APP, writable=True)
-        session, disk = pair.session.session, pair.exporter.disk
-        assert session is not None
-        slow, fast = channel_of(pair, R0), channel_of(pair, R1)
-        session.pick = lambda size, now: slow
-        disk.stall(lambda request: request.op == Op.WRITE)
-        nursery.start_soon(handle.write, 0, b"on its way")
-        await until(lambda: disk.stalled == 1)
-        session.pick = session.spread.pick
-        ways.interfaces = [replace(ETH0, speed_bits_s=G), ETH1]
-        pair.session.interfaces_changed()
-        assert session.spread.channels == [fast]
+        handle, session, disk = await pair.port.open(IoClass.APP, writable=True), session_of(pair), pair.exporter.disk
+        slow, fast = await retire_while_writing(pair, ways, handle, nursery)
         ways.broken.add(R1.address)
         fast.fail("cable pulled")
         assert session.spread.channels == [slow]
