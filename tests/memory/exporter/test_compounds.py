@@ -22,6 +22,7 @@ from meshfs.smb.wire import pack_header
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 from meshlab.smb.raw_messages import READ_WRITE, SHARE_ALL, read_body, write_body
+from support.two_disks import client_of_two_disks
 
 LIST = int(AccessMask.READ_DATA)
 RELATED = {"flags": int(Flags.RELATED_OPERATIONS), "session_id": (1 << 64) - 1, "tree_id": (1 << 32) - 1}
@@ -33,10 +34,7 @@ CLOSE = CloseRequest(FileId(ANY_FILE, ANY_FILE)).pack()
 
 @pytest.fixture
 def client():
-    server = make_exporter(disk0=MemoryDisk(1 << 20), disk1=MemoryDisk(1 << 20))
-    client = RawInitiator(server).log_in()
-    client.call(Command.ECHO, b"\x04\0\0\0", credits=500)
-    return client
+    return client_of_two_disks()
 
 
 @pytest.mark.parametrize("security", [Security.SIGN, Security.ENCRYPT])

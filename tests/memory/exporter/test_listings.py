@@ -30,18 +30,16 @@ from meshfs.smb.messages import (
     unpack_notifications,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_initiator import RawInitiator
 from meshlab.smb.raw_messages import READ_WRITE, file_id_of, read_body, write_body
+from support.two_disks import client_of_two_disks
 
 LIST = int(AccessMask.READ_DATA)
 
 
 @pytest.fixture
 def client():
-    server = make_exporter(disk0=MemoryDisk(1 << 20), disk1=MemoryDisk(1 << 20))
-    client = RawInitiator(server).log_in()
-    client.call(Command.ECHO, b"\x04\0\0\0", credits=500)
-    return client
+    return client_of_two_disks()
 
 
 # --- CHANGE_NOTIFY ---------------------------------------------------------------------

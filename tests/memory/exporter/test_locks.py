@@ -17,9 +17,9 @@ from meshfs.smb.messages import (
     LockElement,
     LockRequest,
 )
-from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_initiator import RawInitiator
 from meshlab.smb.raw_messages import read_body, write_body
+from support.two_disks import another, client_of_two_disks
 
 EXCLUSIVE, SHARED = int(LockFlags.EXCLUSIVE_LOCK), int(LockFlags.SHARED_LOCK)
 NOW, UNLOCK = int(LockFlags.FAIL_IMMEDIATELY), int(LockFlags.UNLOCK)
@@ -27,16 +27,7 @@ NOW, UNLOCK = int(LockFlags.FAIL_IMMEDIATELY), int(LockFlags.UNLOCK)
 
 @pytest.fixture
 def client():
-    server = make_exporter(disk0=MemoryDisk(1 << 20), disk1=MemoryDisk(1 << 20))
-    client = RawInitiator(server).log_in()
-    client.call(Command.ECHO, b"\x04\0\0\0", credits=500)
-    return client
-
-
-def another(client: RawInitiator, node: str = "n3", share: str = "disks-system") -> RawInitiator:
-    other = RawInitiator(client.exporter).log_in(node, share)
-    other.call(Command.ECHO, b"\x04\0\0\0", credits=500)
-    return other
+    return client_of_two_disks()
 
 
 # --- LOCK ------------------------------------------------------------------------------
