@@ -1,4 +1,4 @@
-"""What `StreamInlet` and `StreamOutQueue` need of a stream of bytes that never blocks."""
+"""Declares what `StreamInlet` and `StreamOutQueue` need of a stream of bytes that never blocks."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol

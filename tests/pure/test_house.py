@@ -59,6 +59,10 @@ RULES = {
     "functions over 60 lines": Rule({"a": LONG_FUNCTION}, ("meshfs.a.long: 61",)),
     "modules and packages without a docstring": Rule({"a": "x = 1\n"}, ("meshfs.a",)),
     "public classes without a docstring": Rule({"a": "class One: ...\nclass _Two: ...\n"}, ("meshfs.a.One",)),
+    "dict[str, Any]": Rule({"a": "def f(x: dict[str, Any]) -> None: ...\n"}, ("meshfs.a: 1",)),
+    "docstrings that do not start with a sentence": Rule(
+        {"a": '"""Whether one is there."""\n'}, ("meshfs.a: Whether one is there.",)
+    ),
     "class names used twice or more": Rule(
         {"a": "class Same: ...\n", "b": "class Same: ...\n"}, ("Same: meshfs.a, meshfs.b",)
     ),

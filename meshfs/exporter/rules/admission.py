@@ -44,7 +44,7 @@ LOCAL: Final = ""
 
 
 class AdmissionStage(enum.IntEnum):
-    """How far a connection has come."""
+    """Says how far a connection has come in its login."""
 
     SILENT = 0
     NEGOTIATED = 1

@@ -60,7 +60,7 @@ class Lock:
 
 
 class _Sorted(Protocol):
-    """What `_Ranges` needs of its three lists."""
+    """Declares what `_Ranges` needs of its three lists."""
 
     def add(self, value: int) -> None: ...
     def remove(self, value: int) -> None: ...

@@ -24,7 +24,7 @@ def sessions_per_node(nodes: int) -> int:
 
 
 class NodeUsage:
-    """What one node holds. ``connections`` and ``sessions`` are those that the node is logged in on."""
+    """Holds the usage of one node. ``connections`` and ``sessions`` are those that the node is logged in on."""
 
     __slots__ = ("connections", "holdings", "memory", "name", "sessions")
 
@@ -37,7 +37,7 @@ class NodeUsage:
 
 
 class UsageByNode:
-    """What all nodes hold, and what each may hold at the most.
+    """Holds the usage of all nodes, and the limits of each.
 
     ``on_refusal`` gets the reason whenever a node is refused something that `Holdings` counts.
     """

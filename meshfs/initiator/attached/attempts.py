@@ -1,4 +1,4 @@
-"""How a request of a disk is sent until it is answered: to wait for the open, to send it again, to give it up.
+"""Send a request of a disk until it is answered: wait for the open, send the request again, or give it up.
 
 Every request takes the channel that suits it best. If that channel is lost, the request is sent again on another one.
 outcomes.py has what may become of an attempt. ``failed`` finds it out, and ``again`` acts on it. The hot path of a

@@ -1,4 +1,4 @@
-"""What the mount does after a call of a disk timed out: it probes the disk by itself, and holds all calls meanwhile.
+"""Probe a disk after one of its calls timed out. Meanwhile all calls of the disk are held.
 
 failfast.py says how long a call is held, and why.
 """

@@ -1,4 +1,4 @@
-"""What became of a request that ended without success. Pure.
+"""The outcomes of a request that ended without success. Pure.
 
 The type alone says what its sender does next:
 

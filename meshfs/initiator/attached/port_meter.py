@@ -1,4 +1,4 @@
-"""What the openers of one disk got: counts and latencies since the start, and latencies of the last 30 to 60 seconds.
+"""Measure the I/O of one disk's openers: counts and latencies since the start, and latencies of the last 30 to 60 s.
 
 A latency is measured from the call to its end. It includes all waiting: for credits, for an exporter that is away, for
 the disk. A call that ends with an error counts as a call, with its latency, and as an error. A call whose caller was

@@ -1,4 +1,4 @@
-"""Which request may use a channel's credits next: a share for every disk and class. Pure.
+"""Decide which request may use a channel's credits next: a share for every disk and class. Pure.
 
 One connection carries the requests of all disks of an exporter, in both classes, on one pool of credits (512 of
 64 KiB). First come, first served would let one hung disk, or a flood of system I/O, hold all credits. So every disk

@@ -1,4 +1,4 @@
-"""How much a channel may have outstanding, by how long an ECHO takes on it. Pure; time is an argument.
+"""Limit the credits that a channel has in use, by the time that an ECHO takes. Pure; time is an argument.
 
 Nobody can change the order of requests that wait in a socket or in the exporter's receive loop, nor of replies that
 wait in the sockets on the way back. Requests that wait in a lane (credits.py) leave in the order of their class. So no

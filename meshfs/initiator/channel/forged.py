@@ -1,4 +1,4 @@
-"""What is wrong with a reply that the channel refuses: was it forged, or did the exporter make a mistake? Pure.
+"""Decide about a reply that the channel refuses: was it forged, or did the exporter make a mistake? Pure.
 
 A wrong signature has three causes. Something between the two nodes changed the message, or somebody else sent it, or
 the exporter no longer has the session and its key. In the third case the exporter answers USER_SESSION_DELETED, marks

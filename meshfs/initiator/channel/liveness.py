@@ -1,4 +1,4 @@
-"""Whether the exporter still answers on a channel: signs of life are collected, and silence is judged once a tick.
+"""Watch whether the exporter still answers on a channel: collect signs of life, and judge silence once a tick.
 
 A sign of life is a whole message, queued data that the exporter's kernel took, or enough bytes of a message under way.
 silence.py has the rules. They compare the channel with the session's other channels, because one exporter process

@@ -1,4 +1,4 @@
-"""How busy a channel is, and how fast. Pure; time is an argument.
+"""Measure how busy a channel is, and how fast. Pure; time is an argument.
 
 A session that has several channels chooses between them by their loads (session/balance.py). A load has two parts:
 

@@ -1,4 +1,4 @@
-"""How an exporter may be reached: which ends there are, and how a transport is made between two of them.
+"""Reach an exporter: list the ends of possible paths, and make a transport between two of them.
 
 The node's own exporter is only reached by its Unix socket. Another node's exporter is reached by TCP. The near ends are
 the interfaces with the addresses that the config gives this node. If this machine has none of these addresses, the

@@ -1,4 +1,4 @@
-"""What went over channels that have ended, for the status documents."""
+"""Count the bytes and faults of channels that have ended, for the status documents."""
 
 from meshfs.initiator.channel.channel import Channel
 

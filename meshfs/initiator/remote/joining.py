@@ -1,4 +1,4 @@
-"""How a connected channel joins the session with an exporter: the first one logs in, the others are bound to it.
+"""Let a connected channel join the session with an exporter: the first one logs in, the others are bound to it.
 
 One channel logs in at a time. A path may lose everything that is sent on it. So binds do not wait for each other, and a
 login without any answer ends as soon as another channel waits to log in.

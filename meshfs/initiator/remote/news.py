@@ -1,4 +1,4 @@
-"""What an exporter is asked again and again until the session ends: its disks and its addresses.
+"""Ask an exporter for its disks and its addresses, again and again until the session ends.
 
 A CHANGE_NOTIFY on the share's root is answered when something about the disks changed, and then their list is
 fetched. The list is also fetched every DISKS_REFRESH_S, because an exporter need not support CHANGE_NOTIFY.

@@ -1,4 +1,4 @@
-"""Which channels there should be to one exporter: a plan of paths. Pure.
+"""Plan the paths to one exporter, and with them the channels that should exist. Pure.
 
 A path is a pair of a local and a remote interface. Each path carries the configured number of
 channels. The plan follows Windows (MS-SMB2 3.2.5.14.11 leaves it to the client):

@@ -1,4 +1,4 @@
-"""What has to happen to the paths that are kept, so that they become those that the plan asks for. Pure.
+"""Find the changes that turn the paths that are kept into those that the plan asks for. Pure.
 
 `plan` (plan.py) says which paths are possible, and which of them are to be used. Here the plan is compared with the
 paths that are kept. First every path gets its decision, and then `Paths` carries the decisions out.

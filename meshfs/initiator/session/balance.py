@@ -1,4 +1,4 @@
-"""Which channel the next request takes, and which requests are split into parts. Pure.
+"""Decide which channel the next request takes, and which requests are split into parts. Pure.
 
 Every channel has a `Load` (channel/load.py): the bytes that are outstanding on it, and its measured rate. A request
 takes the channel with the smallest

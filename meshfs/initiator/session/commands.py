@@ -1,4 +1,4 @@
-"""What is asked of a share: opens by name, the list of its disks, the exporter's interfaces, and news of changes."""
+"""The requests of a share: opens by name, the list of its disks, the exporter's interfaces, and news of changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the login on the first channel gives a session: its id and keys, by which further channels are bound."""
+"""The result of the login on the first channel: the id and the keys by which further channels are bound."""
 
 from dataclasses import dataclass
 from typing import Final
