@@ -48,7 +48,7 @@ def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
 
 
 class _Answer:
-    """The byte for the command. It is sent only once, as the descriptor's number may belong to another file later."""
+    """Sends the command its answer, which is one byte, and only once: later, the number may belong to another file."""
 
     def __init__(self, writer: int) -> None:
         self._writer: int | None = writer

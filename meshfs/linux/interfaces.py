@@ -42,7 +42,7 @@ _IFREQ: Final = struct.Struct("16sP16x")
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One address of a network interface. The hosts of ``address.network`` are on the same link."""
+    """Describes one address of a network interface. The hosts of ``address.network`` are on the same link."""
 
     name: str
     #: The kernel's number of the interface; never 0.
@@ -81,7 +81,7 @@ def list_interfaces() -> tuple[Interface, ...]:
 
 
 class _Stats(Protocol):
-    """The fields of psutil's snicstats that this module reads; ``speed`` is in Mbit/s."""
+    """Declares the fields of psutil's snicstats that this module reads. ``speed`` is in Mbit/s."""
 
     speed: int
     flags: str
@@ -190,7 +190,7 @@ def is_here(address: str, interfaces: Iterable[Interface]) -> bool:
 
 
 class KnownInterfaces:
-    """The list of interfaces as of the last change.
+    """Holds the list of interfaces as of the last change.
 
     Code that must not block reads `current` here: list_interfaces uses an ioctl, which waits for the kernel's
     network lock.

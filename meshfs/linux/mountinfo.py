@@ -24,7 +24,7 @@ _POINT: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class MountEntry:
-    """One line of the table. `device` is the device number of the file system, as os.makedev returns it."""
+    """Holds one line of the table. `device` is the device number of the file system, as os.makedev returns it."""
 
     device: int
     point: str

@@ -34,7 +34,7 @@ def _keep(result: Any) -> None:
 
 
 class _Call(Generic[Result]):
-    """One call in a thread. The thread of the event loop may abandon it."""
+    """Makes one call in a thread. The thread of the event loop may abandon the call."""
 
     def __init__(self, function: Callable[[], Result], late: Callable[[Result], object]) -> None:
         self._function = function
@@ -73,7 +73,7 @@ class _Call(Generic[Result]):
 
 
 class Bounded:
-    """Calls about one subject. ``what`` names the subject in log lines."""
+    """Makes calls about one subject. ``what`` names the subject in log lines."""
 
     def __init__(self, what: str) -> None:
         self.what = what

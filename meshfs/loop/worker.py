@@ -46,7 +46,7 @@ class WorkerOwner(Protocol[W_contra]):
 
 
 class Worker:
-    """One coroutine. It does not run before the first ``resume()``."""
+    """Steps one coroutine, which does not run before the first ``resume()``."""
 
     __slots__ = ("_coroutine", "_owner")
 

@@ -29,7 +29,7 @@ NAME_MAX_BYTES: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class CatalogDisk:
-    """One disk of the cluster. ``present`` is False while no session reaches its exporter."""
+    """Describes one disk of the cluster. ``present`` is False while no session reaches its exporter."""
 
     info: DiskInfo
     present: bool

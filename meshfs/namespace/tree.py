@@ -36,7 +36,7 @@ _MODES: Final = {Access.READ_WRITE: 0o660, Access.READ_ONLY: 0o440, Access.NONE:
 
 
 class TreeEntry:
-    """Base class of all entries. ``mode`` includes the bits of the file type; times are ns since the epoch."""
+    """Is the base class of all entries. ``mode`` includes the bits of the file type. Times are ns since the epoch."""
 
     __slots__ = ("inode", "mode", "mtime_ns", "path")
 
@@ -48,7 +48,7 @@ class TreeEntry:
 
 
 class Directory(TreeEntry):
-    """A directory. Lookup finds all ``entries``; listing leaves out the names in ``hidden``."""
+    """Describes a directory. Lookup finds all ``entries``, and listing leaves out the names in ``hidden``."""
 
     __slots__ = ("entries", "hidden", "parent")
 
@@ -67,7 +67,7 @@ class Directory(TreeEntry):
 
 
 class Symlink(TreeEntry):
-    """A symbolic link. ``target`` is the path that it contains."""
+    """Describes a symbolic link, which contains the path ``target``."""
 
     __slots__ = ("target",)
 
@@ -77,7 +77,7 @@ class Symlink(TreeEntry):
 
 
 class StatusFile(TreeEntry):
-    """The status file. Its content is made at open for the opener, because not every user may see all users' I/O."""
+    """Describes the status file. Each open makes its content, because not every opener may see all users' I/O."""
 
     __slots__ = ()
 
@@ -86,7 +86,7 @@ class StatusFile(TreeEntry):
 
 
 class DiskFile(TreeEntry):
-    """A disk's file. ``disk`` is the catalog's last entry for it; ``instance`` is the device or image behind it."""
+    """Describes a disk's file. ``disk`` is the catalog's last entry for it, and ``instance`` its device or image."""
 
     __slots__ = ("disk", "instance")
 

@@ -18,7 +18,7 @@ STATUS_VERSION: Final = 1
 
 
 class ProblemItem(TypedDict):
-    """A problem that a process has found in itself (problems.py). ``subject`` names the affected part."""
+    """Describes a problem that a process has found in itself (problems.py). ``subject`` names the affected part."""
 
     code: str
     severity: str
@@ -27,14 +27,14 @@ class ProblemItem(TypedDict):
 
 
 class Descriptors(TypedDict):
-    """The number of open file descriptors, and their limit."""
+    """Holds the number of open file descriptors, and their limit."""
 
     used: int
     limit: int
 
 
 class ConfigState(TypedDict):
-    """The differences between the config file and the config in force: a mistake, or changes for reload or restart."""
+    """Compares the config file with the config in force: it has a mistake, or changes for a reload or a restart."""
 
     error: str
     reload: list[str]
@@ -42,21 +42,21 @@ class ConfigState(TypedDict):
 
 
 class LogState(TypedDict):
-    """The path of the log file (empty: none), and the reason why the last line could not be written."""
+    """Holds the path of the log file ("" without one), and the reason why the last line could not be written."""
 
     path: str
     error: str
 
 
 class Percentiles(TypedDict):
-    """Latencies of the last 30 to 60 s in ms; None without any call."""
+    """Holds latencies of the last 30 to 60 s, in ms. They are None if there was no call."""
 
     p50: float | None
     p99: float | None
 
 
 class DiskIoDocument(TypedDict):
-    """The I/O of a disk's openers since the start.
+    """Holds the I/O of a disk's openers since the start.
 
     A histogram has the coarse buckets: at most 1, 5, 10, 100, 1000, 10000 ms, longer. ``*_time_s`` is its sum.
     """
@@ -79,7 +79,7 @@ class DiskIoDocument(TypedDict):
 
 
 class WaitingCall(TypedDict):
-    """An opener's call that waits for an exporter."""
+    """Describes an opener's call that waits for an exporter."""
 
     disk: str
     op: str
@@ -88,14 +88,14 @@ class WaitingCall(TypedDict):
 
 
 class HungDisk(TypedDict):
-    """A disk that hangs, so the mount no longer waits for its answers. ``for_s`` is the time without an answer."""
+    """Describes a disk whose answers the mount no longer waits for. ``for_s`` is the time without an answer."""
 
     disk: str
     for_s: float
 
 
 class ChannelStatus(TypedDict):
-    """The negotiated settings and the load of a path's channel; empty or 0 if the path has no channel."""
+    """Holds the negotiated settings and the load of a path's channel. They are empty or 0 if there is no channel."""
 
     dialect: str
     signing: str
@@ -108,7 +108,7 @@ class ChannelStatus(TypedDict):
 
 
 class PathStatus(ChannelStatus):
-    """A path to an exporter: a pair of interfaces, with the state and the counters of its channels so far."""
+    """Describes a path to an exporter: a pair of interfaces, and the state and counters of its channels so far."""
 
     transport: str
     interface: str
@@ -133,7 +133,7 @@ class PathStatus(ChannelStatus):
 
 
 class RemoteExporterStatus(TypedDict):
-    """An exporter as the initiator sees it."""
+    """Describes an exporter as the initiator sees it."""
 
     node: str
     state: str
@@ -153,14 +153,14 @@ class RemoteExporterStatus(TypedDict):
 
 
 class MountExporter(RemoteExporterStatus):
-    """An exporter with facts from the mount's config, and the digest of the config that the exporter has in force."""
+    """Describes an exporter with facts from the mount's config. ``config_digest`` is that of the exporter's own config."""
 
     addresses: int
     config_digest: str
 
 
 class MountDisk(TypedDict):
-    """A `meshfs.model.DiskInfo` with the mount's own facts. ``state`` is "absent" while no exporter offers the disk."""
+    """Describes a disk: `meshfs.model.DiskInfo` with the mount's own facts. ``state`` is "absent" if nobody offers it."""
 
     id: str
     node: str
@@ -188,7 +188,7 @@ class MountDisk(TypedDict):
 
 
 class MountRecent(TypedDict):
-    """Growth of counters within the last minute, by disk id, by path (`problem_finders.path_key`) and by name."""
+    """Holds the growth of counters within the last minute: by disk id, path (`problem_finders.path_key`) or name."""
 
     disk_errors: dict[str, int]
     path_losses: dict[str, int]
@@ -197,7 +197,7 @@ class MountRecent(TypedDict):
 
 
 class ProcessFacts(TypedDict):
-    """The facts that every process tells of itself."""
+    """Holds the facts that every process publishes about itself."""
 
     program: str
     pid: int
@@ -205,7 +205,7 @@ class ProcessFacts(TypedDict):
 
 
 class MountFacts(ProcessFacts):
-    """A mount's status without its disks and its problems."""
+    """Describes a mount's status without its disks and its problems."""
 
     version: int
     #: False in the public part of the status, which has no facts about users' I/O.
@@ -227,19 +227,19 @@ class MountFacts(ProcessFacts):
 
 
 class MountFindings(MountFacts):
-    """The part of the status that the rules of problems.py examine."""
+    """Holds the part of the status that the rules of problems.py examine."""
 
     disks: list[MountDisk]
 
 
 class MountStatus(MountFindings):
-    """The whole status of a mount."""
+    """Holds the whole status of a mount."""
 
     problems: list[ProblemItem]
 
 
 class ReloadOutcome(TypedDict):
-    """Lines for people. If there is a ``failure``, nothing was changed."""
+    """Holds lines for people. If there is a ``failure``, nothing was changed."""
 
     changed: list[str]
     refused: list[str]

@@ -24,14 +24,14 @@ _OfClass = TypedDict("_OfClass", {"class": str})
 
 
 class StateFolder(TypedDict):
-    """The folder where the exporter keeps learnt costs and disk records, and why the last write failed, if it did."""
+    """Names the folder of learnt costs and disk records. ``error`` says why the last write failed, if it did."""
 
     path: str
     error: str
 
 
 class SessionStatus(TypedDict):
-    """A session of a node, with what was negotiated on the oldest of its channels."""
+    """Describes a session of a node, with what was negotiated on the oldest of its channels."""
 
     node: str
     remote: str
@@ -43,7 +43,7 @@ class SessionStatus(TypedDict):
 
 
 class Held(TypedDict):
-    """The amount of one resource that a node holds, and its limit."""
+    """Holds the amount of one resource that a node holds, and its limit."""
 
     what: str
     used: int
@@ -51,7 +51,7 @@ class Held(TypedDict):
 
 
 class NodeUsageDocument(TypedDict):
-    """The resources that a node holds, and its limits."""
+    """Holds the resources that a node holds, and its limits."""
 
     node: str
     connections: int
@@ -63,7 +63,10 @@ class NodeUsageDocument(TypedDict):
 
 
 class ProcessorTime(_OfClass):
-    """A node named "logins from" an address has not logged in yet. An empty name stands for strangers."""
+    """Holds the time of the exporter's thread for one node and class.
+
+    A node named "logins from" an address has not logged in yet. An empty name stands for strangers.
+    """
 
     node: str
     used_s: float
@@ -71,14 +74,14 @@ class ProcessorTime(_OfClass):
 
 
 class MemoryUse(TypedDict):
-    """The memory that an exporter holds for all its peers, and the limit."""
+    """Holds the memory that an exporter holds for all its peers, and the limit."""
 
     used_bytes: int
     max_bytes: int
 
 
 class DiskStatus(TypedDict):
-    """A disk. ``access`` is the one in force: it is "ro" for a read-only device, also if the config says "rw"."""
+    """Describes a disk. ``access`` is the one in force: it is "ro" for a read-only device, whatever the config says."""
 
     name: str
     path: str
@@ -105,7 +108,7 @@ class DiskStatus(TypedDict):
 
 
 class ExporterFacts(ProcessFacts):
-    """An exporter's status without its problems."""
+    """Describes an exporter's status without its problems."""
 
     version: int
     node: str
@@ -125,21 +128,21 @@ class ExporterFacts(ProcessFacts):
 
 
 class ExporterRecent(TypedDict):
-    """Growth of counters within the last minute, by the name of the disk and of the counter."""
+    """Holds the growth of counters within the last minute, by the name of the disk and of the counter."""
 
     disk_errors: dict[str, int]
     counters: dict[str, int]
 
 
 class MissingKey(TypedDict):
-    """A node that cannot log in, and the reason why its key is missing."""
+    """Describes a node that cannot log in, and the reason why its key is missing."""
 
     node: str
     why: str
 
 
 class ExporterFindings(ExporterFacts):
-    """The part of the status that the rules of problems.py examine."""
+    """Holds the part of the status that the rules of problems.py examine."""
 
     config_state: ConfigState
     keys_missing: list[MissingKey]
@@ -147,7 +150,7 @@ class ExporterFindings(ExporterFacts):
 
 
 class ExporterStatus(ExporterFindings):
-    """The whole status of an exporter."""
+    """Holds the whole status of an exporter."""
 
     problems: list[ProblemItem]
 
@@ -156,7 +159,7 @@ class ExporterStatus(ExporterFindings):
 
 
 class DiskPolicyItem(TypedDict):
-    """A disk's policy. A limit of None means no limit. ``source`` says whether a value was set at run time."""
+    """Holds a disk's policy. A limit of None means no limit. ``source`` says whether a value was set at run time."""
 
     system_floor: float
     limit_iops: float | None
@@ -165,7 +168,7 @@ class DiskPolicyItem(TypedDict):
 
 
 class Cost(TypedDict):
-    """The parameters of the cost model, and the number of windows by which they were calibrated."""
+    """Holds the parameters of the cost model, and the number of windows by which they were calibrated."""
 
     read_fixed_us: float
     read_byte_ns: float
@@ -177,7 +180,7 @@ class Cost(TypedDict):
 
 
 class Totals(TypedDict):
-    """Totals since the start. A histogram has the coarse buckets: at most 1, 5, 10, 100, 1000, 10000 ms, longer."""
+    """Holds totals since the start. Histograms have the coarse buckets: at most 1, 5, 10, 100, 1000, 10000 ms, longer."""
 
     reads: int
     writes: int
@@ -195,7 +198,7 @@ class Totals(TypedDict):
 
 
 class FlowItem(_OfClass, Totals):
-    """A flow. Shares are 0 to 1. ``held`` is the reason why a waiting flow's requests may not be sent now."""
+    """Describes a flow. Shares are 0 to 1. ``held`` is the reason why a waiting flow's requests may not be sent now."""
 
     node: str
     local: bool
@@ -219,20 +222,20 @@ class FlowItem(_OfClass, Totals):
 
 
 class OtherFlows(Totals):
-    """The totals of the flows that the meter has dropped, and the number of those flows."""
+    """Holds the totals of the flows that the meter has dropped, and the number of those flows."""
 
     flows: int
 
 
 class Jain(TypedDict):
-    """Jain's index of share / weight, by class; None if there is nothing to compare."""
+    """Holds Jain's index of share / weight by class, or None if there is nothing to compare."""
 
     app: WindowsOrNone
     system: WindowsOrNone
 
 
 class DiskFlows(TypedDict):
-    """The way in which one disk is shared: its policy, its cost model and its flows."""
+    """Holds the way in which one disk is shared: its policy, its cost model and its flows."""
 
     name: str
     discipline: str
@@ -248,7 +251,7 @@ class DiskFlows(TypedDict):
 
 
 class FlowsDocument(TypedDict):
-    """The flows of all disks of an exporter."""
+    """Holds the flows of all disks of an exporter."""
 
     version: int
     node: str

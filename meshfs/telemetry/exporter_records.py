@@ -21,7 +21,7 @@ from meshfs.telemetry.records import (
 
 
 class ExporterDiskRecord(DiskRecord):
-    """A disk as its exporter sees it."""
+    """Describes a disk as its exporter sees it."""
 
     access_configured = text()
     engine = text()
@@ -39,14 +39,14 @@ class ExporterDiskRecord(DiskRecord):
 
 
 class SessionRecord(Record):
-    """A session of a node."""
+    """Describes a session of a node."""
 
     node = text()
     opens = integer()
 
 
 class HeldRecord(Record):
-    """The amount of one resource that a node holds, and its limit."""
+    """Holds the amount of one resource that a node holds, and its limit."""
 
     what = text()
     used = integer()
@@ -54,7 +54,7 @@ class HeldRecord(Record):
 
 
 class NodeUsageRecord(Record):
-    """The resources that a node holds, and their limits."""
+    """Holds the resources that a node holds, and their limits."""
 
     node = text()
     connections = integer()
@@ -66,13 +66,13 @@ class NodeUsageRecord(Record):
 
 
 class MemoryRecord(Record):
-    """The memory that an exporter holds for all its peers."""
+    """Holds the memory that an exporter holds for all its peers."""
 
     used_bytes = integer()
 
 
 class ProcessorRecord(Record):
-    """The time of the exporter's thread that went to one node and class."""
+    """Holds the time of the exporter's thread that went to one node and class."""
 
     node = text()
     io_class = text("class")
@@ -81,14 +81,14 @@ class ProcessorRecord(Record):
 
 
 class MissingKeyRecord(Record):
-    """A node that cannot log in, and the reason why its key is missing."""
+    """Describes a node that cannot log in, and the reason why its key is missing."""
 
     node = text()
     why = text()
 
 
 class ExporterRecord(FindingsRecord):
-    """The status of an exporter."""
+    """Holds the status of an exporter."""
 
     listening = texts()
     addresses_missing = texts()
@@ -104,7 +104,7 @@ class ExporterRecord(FindingsRecord):
 
 
 class PolicyRecord(Record):
-    """The policy in force for a disk, or for a flow at a disk."""
+    """Holds the policy in force for a disk, or for a flow at a disk."""
 
     limit_iops = number()
     limit_bytes_per_s = number()
@@ -112,20 +112,20 @@ class PolicyRecord(Record):
 
 
 class DiskPolicyRecord(PolicyRecord):
-    """The policy in force for a disk."""
+    """Holds the policy in force for a disk."""
 
     system_floor = number()
 
 
 class FlowPolicyRecord(PolicyRecord):
-    """The policy in force for a flow."""
+    """Holds the policy in force for a flow."""
 
     weight = number()
     reservation = number()
 
 
 class FlowRecord(TotalsRecord):
-    """The I/O of one node in one class at one disk."""
+    """Describes a flow: the I/O of one node in one class at one disk."""
 
     node = text()
     io_class = text("class")
@@ -151,7 +151,7 @@ class FlowRecord(TotalsRecord):
 
 
 class CostRecord(Record):
-    """The cost model of a disk."""
+    """Holds the cost model of a disk."""
 
     read_fixed_us = number()
     read_byte_ns = number()
@@ -163,14 +163,14 @@ class CostRecord(Record):
 
 
 class JainRecord(Record):
-    """Jain's index by class."""
+    """Holds Jain's index by class."""
 
     app = part(WindowsRecord)
     system = part(WindowsRecord)
 
 
 class FlowsDiskRecord(Record):
-    """The way in which one disk is shared between flows."""
+    """Holds the way in which one disk is shared between flows."""
 
     name = text()
     discipline = text()
@@ -185,6 +185,6 @@ class FlowsDiskRecord(Record):
 
 
 class FlowsRecord(StatusRecord):
-    """The answer to "flows"."""
+    """Holds the answer to "flows"."""
 
     disks = parts(FlowsDiskRecord)

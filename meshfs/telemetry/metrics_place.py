@@ -11,7 +11,7 @@ Snapshot = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class ListeningServer(Protocol):
-    """A server that listens at a place. Its implementation (prometheus.py) loads a library that few processes need."""
+    """Listens at a place. The implementation (prometheus.py) loads a library that few processes need."""
 
     async def run(self) -> None:
         """Answer requests until cancelled."""

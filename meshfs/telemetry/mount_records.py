@@ -20,14 +20,14 @@ from meshfs.telemetry.records import (
 
 
 class DiskTotalsRecord(TotalsRecord):
-    """Totals with the latencies of the last minute."""
+    """Holds totals with the latencies of the last minute."""
 
     read_latency_ms = part(LatencyRecord)
     write_latency_ms = part(LatencyRecord)
 
 
 class MountDiskRecord(DiskRecord):
-    """A disk as a mount sees it."""
+    """Describes a disk as a mount sees it."""
 
     id = text()
     node = text()
@@ -56,7 +56,7 @@ class MountDiskRecord(DiskRecord):
 
 
 class PathRecord(Record):
-    """A path to an exporter, and its channel if it has one."""
+    """Describes a path to an exporter, and its channel if it has one."""
 
     transport = text()
     interface = text()
@@ -83,7 +83,7 @@ class PathRecord(Record):
 
 
 class WaitingRecord(Record):
-    """An opener's call that waits for an exporter."""
+    """Describes an opener's call that waits for an exporter."""
 
     disk = text()
     op = text()
@@ -92,14 +92,14 @@ class WaitingRecord(Record):
 
 
 class HungDiskRecord(Record):
-    """A disk whose answers the mount no longer waits for."""
+    """Describes a disk whose answers the mount no longer waits for."""
 
     disk = text()
     for_s = number()
 
 
 class MountExporterRecord(Record):
-    """An exporter as a mount sees it."""
+    """Describes an exporter as a mount sees it."""
 
     node = text()
     state = text()
@@ -124,14 +124,14 @@ class MountExporterRecord(Record):
 
 
 class MountRecentRecord(RecentRecord):
-    """Growth of a mount's counters within the last minute."""
+    """Holds the growth of a mount's counters within the last minute."""
 
     path_losses = counts()
     path_forgeries = counts()
 
 
 class MountRecord(FindingsRecord):
-    """The status of a mount."""
+    """Holds the status of a mount."""
 
     mountpoint = text()
     config = text()
@@ -157,7 +157,7 @@ class MountRecord(FindingsRecord):
 
 
 class ReloadRecord(Record):
-    """The answer to "reload"."""
+    """Holds the answer to "reload"."""
 
     changed = texts()
     refused = texts()

@@ -38,7 +38,7 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem. ``code`` is the rule's name for programs, ``subject`` the affected part.
+    """Describes one problem. ``code`` is the rule's name for programs, and ``subject`` is the affected part.
 
     ``text`` says what is wrong and what to do.
     """
@@ -64,7 +64,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[R_contra]):
-    """One kind of problem. ``find`` yields the findings of that kind in a document."""
+    """Defines one kind of problem. ``find`` yields the findings of that kind in a document."""
 
     code: str
     severity: Severity

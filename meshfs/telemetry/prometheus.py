@@ -62,7 +62,7 @@ class SnapshotUnavailable(MeshfsError):
 
 
 class Families:
-    """The metrics of one answer. A value of None, which is missing from a document, is left out."""
+    """Collects the metrics of one answer. A value of None, which is missing from a document, is left out."""
 
     def __init__(self) -> None:
         self._families: dict[str, Metric] = {}

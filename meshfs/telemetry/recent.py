@@ -7,7 +7,7 @@ Counts = Mapping[str, int]
 
 
 class Recent:
-    """The growth of counters within a window. Call ``note`` every few seconds; this step limits the accuracy.
+    """Computes the growth of counters within a window. Call ``note`` every few seconds: the step limits the accuracy.
 
     A new counter starts at 0. A counter that is gone, or has decreased, has not grown.
     """

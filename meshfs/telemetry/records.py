@@ -23,7 +23,7 @@ BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
 
 
 class Record:
-    """One JSON object. ``raw`` is the whole object, so that it can be passed on unchanged."""
+    """Holds one JSON object. ``raw`` is the whole object, so that it can be passed on unchanged."""
 
     def __init__(self, value: object) -> None:
         self.fields = Fields(value)
@@ -38,7 +38,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Entry(Generic[T_co]):
-    """A key of a record. The value is read from the object at each access."""
+    """Declares a key of a record. Each access reads the value from the object."""
 
     def __init__(self, read: Callable[[Fields, str], T_co], key: str) -> None:
         self._read = read
@@ -98,21 +98,21 @@ def parts(kind: type[R], key: str = "") -> Entry[Sequence[R]]:
 
 
 class LatencyRecord(Record):
-    """Percentiles of latencies in ms."""
+    """Holds percentiles of latencies, in ms."""
 
     p50 = number()
     p99 = number()
 
 
 class WindowsRecord(Record):
-    """A figure over the last second and the last minute."""
+    """Holds a figure over the last second and over the last minute."""
 
     second = number("1s")
     minute = number("60s")
 
 
 class TotalsRecord(Record):
-    """Totals since the start of the process."""
+    """Holds totals since the start of the process."""
 
     reads = integer()
     writes = integer()
@@ -127,7 +127,7 @@ class TotalsRecord(Record):
 
 
 class StatusRecord(Record):
-    """The keys that every status document has."""
+    """Holds the keys that every status document has."""
 
     version = integer()
     program = text()
@@ -137,7 +137,7 @@ class StatusRecord(Record):
 
 
 class ConfigStateRecord(Record):
-    """The differences between the config file and the config in force."""
+    """Holds the differences between the config file and the config in force."""
 
     error = text()
     reload = texts()
@@ -145,28 +145,28 @@ class ConfigStateRecord(Record):
 
 
 class DescriptorsRecord(Record):
-    """The number of open file descriptors, and their limit."""
+    """Holds the number of open file descriptors, and their limit."""
 
     used = integer()
     limit = integer()
 
 
 class WrittenPlaceRecord(Record):
-    """A file or folder that the process writes, and the reason why the last write failed, if it did."""
+    """Names a file or folder that the process writes. ``error`` says why the last write failed, if it did."""
 
     path = text()
     error = text()
 
 
 class RecentRecord(Record):
-    """Growth of counters within the last minute."""
+    """Holds the growth of counters within the last minute."""
 
     disk_errors = counts()
     counters = counts()
 
 
 class ProblemRecord(Record):
-    """A problem that the process has found in itself."""
+    """Describes a problem that the process has found in itself."""
 
     code = text()
     severity = text()
@@ -175,7 +175,7 @@ class ProblemRecord(Record):
 
 
 class DiskRecord(Record):
-    """The keys that a disk has in the status of a mount and in that of its exporter."""
+    """Holds the keys that a disk has in the status of a mount and in that of its exporter."""
 
     name = text()
     size_bytes = integer()
@@ -200,7 +200,7 @@ class DiskRecord(Record):
 
 
 class FindingsRecord(StatusRecord):
-    """The keys that the status of a mount and that of an exporter have, and in which problems are found."""
+    """Holds the keys that the status of a mount and that of an exporter have, and in which problems are found."""
 
     security = text()
     config_state = part(ConfigStateRecord)
