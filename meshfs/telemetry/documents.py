@@ -153,14 +153,14 @@ class RemoteExporterStatus(TypedDict):
 
 
 class MountExporter(RemoteExporterStatus):
-    """Describes an exporter with facts from the mount's config. ``config_digest`` is that of the exporter's own config."""
+    """Describes an exporter with facts from the mount's config. ``config_digest`` is of the exporter's own config."""
 
     addresses: int
     config_digest: str
 
 
 class MountDisk(TypedDict):
-    """Describes a disk: `meshfs.model.DiskInfo` with the mount's own facts. ``state`` is "absent" if nobody offers it."""
+    """Describes a disk: a `DiskInfo` with the mount's own facts. ``state`` is "absent" if no exporter offers it."""
 
     id: str
     node: str

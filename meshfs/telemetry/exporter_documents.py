@@ -180,7 +180,7 @@ class Cost(TypedDict):
 
 
 class Totals(TypedDict):
-    """Holds totals since the start. Histograms have the coarse buckets: at most 1, 5, 10, 100, 1000, 10000 ms, longer."""
+    """Holds totals since the start. A histogram has coarse buckets: at most 1, 5, 10, 100, 1000, 10000 ms, longer."""
 
     reads: int
     writes: int
