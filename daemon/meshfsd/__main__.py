@@ -1,7 +1,7 @@
 """meshfsd serves a node's disks to the cluster.
 
-The exit status is 0 after SIGTERM or SIGINT, 2 for a mistake that the administrator has to correct (config, keys,
-disks, addresses), and 1 for any other error.
+The exit status is 0 after SIGTERM or SIGINT. It is 2 for a mistake that the administrator has to correct (config, keys,
+disks, addresses). It is 1 for any other error.
 """
 
 import argparse

@@ -157,7 +157,7 @@ class Disks:
             await served.runner.wait_idle()
             keeper.scope.cancel()
             await keeper.close()
-            logger.info("disk %s: no longer served", name)
+            logger.info("disk %s is no longer served", name)
             done.set()
 
         done = trio.Event()
@@ -167,7 +167,7 @@ class Disks:
         with trio.move_on_after(limits.DISK_WITHDRAW_TIMEOUT_S) as patience:
             await done.wait()
         if patience.cancelled_caught:
-            logger.warning("disk %s: withdrawn; it is closed when its last I/O has ended", name)
+            logger.warning("disk %s is withdrawn, and is closed when its last I/O has ended", name)
 
     # --- while they are served ---------------------------------------------------------
 

@@ -128,11 +128,11 @@ class FlowControl:
             raise RefusedError(str(error)) from error
         wanted = {name: self._fair(name).overrides.add(change) for name in names}
         self._install(wanted)
-        logger.info("%s: changed at run time: %s", _names(names), _settings_text(change))
+        logger.info("the settings of %s were changed at run time: %s", _names(names), _settings_text(change))
 
     def _reset(self, names: Sequence[str]) -> None:
         self._install({name: Overrides() for name in names if self._fair(name)})
-        logger.info("%s: weights, floor, reservations and limits are those of the config again", _names(names))
+        logger.info("the settings of %s are those of the config again", _names(names))
 
     def _fair(self, name: str) -> ScheduledDisk:
         """Return the disk. Raises RefusedError if its queue uses no policy."""

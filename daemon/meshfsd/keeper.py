@@ -261,7 +261,7 @@ class DiskKeeper:
             return False
         if disk.size_bytes == before_bytes:
             return False
-        logger.info("disk %s: grew from %d to %d bytes", self.served.name, before_bytes, disk.size_bytes)
+        logger.info("disk %s grew from %d to %d bytes", self.served.name, before_bytes, disk.size_bytes)
         return True
 
     # --- letting go --------------------------------------------------------------------
@@ -309,10 +309,10 @@ def log_transition(name: str, before: DiskState, now: DiskState, why: str, laste
     """Log a change of a disk's state or of its reason, in one line. ``first``: this is the disk's first known state."""
     if now is DiskState.OK:
         if first:
-            logger.info("disk %s: ok", name)
+            logger.info("disk %s is ok", name)
         else:
-            logger.warning("disk %s: ok again, after %.1f s in which it was %s", name, lasted_s, before)
+            logger.warning("disk %s is ok again, after %.1f s in which it was %s", name, lasted_s, before)
     elif now is before and not first:
-        logger.debug("disk %s: it is still %s: %s", name, now, why)
+        logger.debug("disk %s is still %s: %s", name, now, why)
     else:
-        logger.error("disk %s: %s: %s", name, now, why)
+        logger.error("disk %s is %s: %s", name, now, why)

@@ -4,8 +4,9 @@
     SIGHUP    the config and the keys are read again; a broken config changes nothing
     SIGTERM   no new connections or requests; I/O in flight may end within DRAIN_TIMEOUT_S; then everything is closed
 
-The tasks: one for the I/O engine's completions, one per disk (asleep unless its queue names a time), one per listening
-socket and per connection, one for the network interfaces, one for signals, and one for the control socket.
+There is one task for the I/O engine's completions, one per disk (it sleeps unless the disk's queue names a time), and
+one per listening socket and per connection. Three more tasks watch the network interfaces, the signals and the control
+socket.
 """
 
 import gc

@@ -12,7 +12,7 @@ If the record cannot be written when the disk is claimed, the exporter uses a ne
 the one before the restart, and every writer with unflushed writes gets EIO once. That is the safe mistake.
 
 The time of the last write is only stored at a clean end. After any other end, the time of the claim counts as the time
-of the last write, unless the file system of the disk's image has a modification time.
+of the last write, unless the disk is an image with a modification time.
 """
 
 import json
@@ -96,7 +96,7 @@ class Remembered:
         self._wanted = trio.Event()
         # The thread that writes to the file or closes it holds this lock.
         self._using = threading.Lock()
-        # The seed to restore when a slow flush has succeeded; None without such a flush.
+        # The seed to restore when a slow flush has succeeded, or None without such a flush.
         self._trusted: str | None = None
 
     def attach(self, disk: FileDisk) -> None:
@@ -121,7 +121,7 @@ class Remembered:
             self._trusted = None
 
     def keep(self, seed: str, then: Callable[[], object]) -> None:
-        """Store a new seed, then call ``then``. A callback of the reactor may call this, too."""
+        """Store a new seed, then call ``then``. A callback of the reactor may also call this method."""
         self._trusted = None
         self._write_down(seed, then)
 

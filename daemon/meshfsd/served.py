@@ -36,12 +36,12 @@ def make_queue(discipline: Discipline, policy: DiskPolicy, costs: CostModel) -> 
 class ServedDisk:
     """Serves one disk. ``offered`` stays the same object while the device vanishes and returns.
 
-    disk            the claimed device or image; None while there is none
+    disk            the claimed device or image, or None while there is none
     config_policy   the scheduling policy of the config
     overrides       settings made at run time, which take precedence over the config
     identity        identifies the device or image to which learnt costs belong; "" before the first claim
     instance        the device or image that was claimed first, the only one to be claimed again; "" before
-    remembered      the disk's record, which survives the process; None while there is no device
+    remembered      the disk's record, which survives the process, or None while there is no device
     """
 
     config: DiskConfig

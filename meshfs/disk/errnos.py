@@ -102,7 +102,7 @@ ROWS: Final[Mapping[int, ErrnoRow]] = {
     errno.EBUSY: ErrnoRow(errno.EAGAIN, _N, "no free slot at the device (BLK_STS_DEV_RESOURCE)"),
 }
 #: The row for an errno that the table does not have.
-UNKNOWN: Final = ErrnoRow(errno.EIO, _F, "not an errno that disks are known to give")
+UNKNOWN: Final = ErrnoRow(errno.EIO, _F, "disks are not known to give this errno")
 
 _OF_A_WRITE: Final = (errno.EIO, errno.EAGAIN, errno.ENOSPC, errno.EROFS)
 #: The errnos that an operation may return, if they are fewer than those of a write. A read needs no room. A flush only

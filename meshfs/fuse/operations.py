@@ -5,10 +5,10 @@ an OSError, most often a FuseError. Any other exception is a bug of meshfs, and 
 
 A regular file and a block device differ. A disk's file behaves as follows:
 
-    open O_TRUNC,           The size of the file stays. If this opener later skips bytes, they read as zeros,
-    ftruncate               as in a regular file (fuse/truncation.py). The bytes behind the last byte that it
-                            wrote, or truncated to, stay as well, as on a block device. A size behind the
-                            disk's end gives EFBIG.
+    open O_TRUNC,           The size of the disk's file stays. If this opener later skips bytes, they read as
+    ftruncate               zeros, as in a regular file (fuse/truncation.py). The opener has an end of its own,
+                            which its truncations and writes move. The bytes behind this end stay, as on a block
+                            device. A size behind the disk's end gives EFBIG.
     truncate by path        It acts like ftruncate of the calling thread's latest open of the disk. Without such
                             an open it gives EPERM, unless the size is the present one.
     store to a mapping      It acts as on a block device: it neither moves an end nor zeroes anything. There is
@@ -24,7 +24,7 @@ A regular file and a block device differ. A disk's file behaves as follows:
     create, unlink, rename, link, mkdir, setxattr, ...    EPERM
     open for writing of a read-only disk                  EROFS
 
-Data reaches the owner, and stable storage there, as follows:
+These calls decide when data reaches the owner, and when it is on stable storage there:
 
     write(2)                        The owner has the data when the call returns, because there is no
                                     write-back cache.
@@ -304,7 +304,7 @@ class Operations:
             info = node.disk.info
             return replace(
                 common,
-                # The kernel must ask at each stat, because other nodes change the time of the last write, too.
+                # The kernel must ask at each stat, because other nodes also change the time of the last write.
                 attributes_valid_s=0,
                 size_bytes=info.size_bytes,
                 preferred_io_bytes=max(BLOCK_BYTES, info.physical_block_size_bytes),

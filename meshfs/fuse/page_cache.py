@@ -44,10 +44,10 @@ class PageCache:
         self._limiter = trio.CapacityLimiter(limits.FUSE_WORKERS_MAX)
 
     async def drop(self, inode: int, start: int, stop: int, timeout_s: float) -> None:
-        """Write back the dirty pages of the bytes from ``start`` to ``stop``, then drop all their pages.
+        """Write back the dirty pages between the offsets ``start`` and ``stop``, then drop all pages between them.
 
-        ``start`` and ``stop`` are limits of pages. This must be called in a trio task. After ``timeout_s`` it
-        returns, and the thread finishes the work later.
+        Both offsets must be page boundaries. This must be called in a trio task. After ``timeout_s`` it returns, and
+        the thread finishes the work later.
         """
         with trio.move_on_after(timeout_s) as scope:
             await trio.to_thread.run_sync(

@@ -78,10 +78,10 @@ class Pages(Protocol):
     """Declares how a front end drops the kernel's cached pages of a mount."""
 
     async def drop(self, inode: int, start: int, stop: int, timeout_s: float) -> None:
-        """Write back the dirty pages of the bytes from ``start`` to ``stop``, then drop all their pages.
+        """Write back the dirty pages between the offsets ``start`` and ``stop``, then drop all pages between them.
 
-        ``start`` and ``stop`` are limits of pages. This must be called in a trio task. After ``timeout_s`` it
-        returns, and the rest is done later.
+        Both offsets must be page boundaries. This must be called in a trio task. After ``timeout_s`` it returns, and
+        the rest is done later.
         """
 
     async def drop_file(self, inode: int) -> None:

@@ -3,7 +3,7 @@
     command --fork--> middle --fork--> service        in the command's process group
        |                                  |           mount(2), every access to the mountpoint
        |                               setsid
-       |<------------ one byte -----------|           0: it is ready; else the exit status
+       |<------------ one byte -----------|           0 if it is ready, else the exit status
 
 Until the service is ready, it stays in the process group and the session of the command. While an automounter
 (autofs, systemd's .automount) mounts a mountpoint, it blocks every process that enters the mountpoint. Only the
@@ -26,9 +26,9 @@ Ready = Callable[[], None]
 def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
     """Run ``work(on_ready)`` in a child process and return the exit status for the command.
 
-    The status is 0 as soon as ``work`` calls ``on_ready``; if it never does, it is the value that ``work`` returns.
-    It is ``failure_status`` if the child ends without either, or if ``work`` returns 0 without having been ready
-    (a signal stopped it). This function returns in the command only, never in the child.
+    As soon as ``work`` calls ``on_ready``, the status is 0. If ``work`` returns without that call, its value is the
+    status. But if that value is 0, because a signal stopped the service, or if the child ends in any other way, the
+    status is ``failure_status``. This function returns in the command only, never in the child.
     """
     reader, writer = os.pipe()
     middle = os.fork()
@@ -36,7 +36,7 @@ def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
         os.close(reader)
         _become_service(work, writer, failure_status)
     os.close(writer)
-    # Ctrl-C reaches the service too. The command must still read the service's answer.
+    # Ctrl-C also reaches the service. The command must still read the service's answer.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     answer = os.read(reader, 1)
     signal.signal(signal.SIGINT, before)
@@ -48,7 +48,7 @@ def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
 
 
 class _Answer:
-    """Sends the command its answer, which is one byte, and only once: later, the number may belong to another file."""
+    """Sends the command its answer of one byte. A second answer is not sent, because the pipe is closed by then."""
 
     def __init__(self, writer: int) -> None:
         self._writer: int | None = writer

@@ -45,7 +45,7 @@ class Interface:
     """Describes one address of a network interface. The hosts of ``address.network`` are on the same link."""
 
     name: str
-    #: The kernel's number of the interface; never 0.
+    #: The kernel's number of the interface, which is never 0.
     index: int
     address: IPv4Interface | IPv6Interface
     #: 0 if the driver does not report a speed.
@@ -98,7 +98,7 @@ def _state(stats: _Stats | None) -> tuple[bool, int]:
 
 
 def _interface_of(entry: Any) -> IPv4Interface | IPv6Interface | None:
-    """Convert psutil's snicaddr to an address with its network; None for other families and link-local addresses."""
+    """Return psutil's snicaddr as an address with its network, or None for other families and link-local addresses."""
     if entry.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     address = ip_interface(entry.address)
@@ -111,7 +111,7 @@ def _interface_of(entry: Any) -> IPv4Interface | IPv6Interface | None:
 
 
 def _receive_queues(name: str) -> int:
-    """Return how many receive queues the device uses (as ethtool -l does); 1 if the driver does not report them."""
+    """Return how many receive queues the device uses (as ethtool -l does), or 1 if the driver does not report them."""
     channels = array.array("B", _CHANNELS.pack(_ETHTOOL_GCHANNELS, *[0] * 8))
     request = _IFREQ.pack(name.encode(), channels.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:

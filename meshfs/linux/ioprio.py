@@ -17,8 +17,8 @@ _NUMBER: Final = _NUMBERS.get(platform.machine())
 def is_idle(pid: int) -> bool:
     """Return whether the process (or thread) is in the idle class of I/O priority.
 
-    False if that is unknown. This is so if the process has ended, or is in another pid namespace (FUSE then reports
-    pid 0). It is also so if this module does not know the machine's system call number.
+    Return False if the class cannot be found out: the process has ended, or is in another PID namespace (FUSE then
+    reports pid 0), or this module does not know the system call's number on this machine.
     """
     if _NUMBER is None or pid <= 0:
         return False

@@ -25,7 +25,7 @@ def function(name: str, *argtypes: type, result: type = ctypes.c_int) -> Functio
 
 
 def find(name: str) -> Function | None:
-    """Return a function that not every C library has, such as mallopt(3) of glibc; None if it is missing."""
+    """Return a function that not every C library has, such as mallopt(3) of glibc, or None if it is missing."""
     try:
         return function(name)
     except AttributeError:

@@ -37,7 +37,7 @@ class MountEntry:
 
 
 def read_mounts(path: Path = MOUNTINFO) -> list[MountEntry]:
-    """Return the mounts that this process sees, the oldest first; an empty list if the file is missing."""
+    """Return the mounts that this process sees, the oldest first. Return an empty list if the file is missing."""
     try:
         return list(parse_mounts(path.read_bytes()))
     except FileNotFoundError:

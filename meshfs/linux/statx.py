@@ -21,7 +21,7 @@ _name_to_handle_at: Final = libc.function("name_to_handle_at")
 
 
 def statx(fd: int, mask: int) -> bytes | None:
-    """Return the bytes of struct statx for an open file; None if the kernel cannot fill in all fields of ``mask``."""
+    """Return the bytes of struct statx for an open file, or None if the kernel cannot fill all fields of ``mask``."""
     memory = ctypes.create_string_buffer(_STATX_BYTES)
     if _statx(fd, b"", _AT_EMPTY_PATH, mask, memory) != 0:
         return None
@@ -30,7 +30,7 @@ def statx(fd: int, mask: int) -> bytes | None:
 
 
 def birth_time(fd: int) -> tuple[int, int] | None:
-    """Return when the file was created, in seconds and nanoseconds; None if its file system does not record that."""
+    """Return when the file was created, in seconds and nanoseconds, or None if its file system does not record that."""
     filled = statx(fd, _BTIME)
     if filled is None:
         return None
@@ -39,7 +39,7 @@ def birth_time(fd: int) -> tuple[int, int] | None:
 
 
 def file_handle(fd: int) -> str:
-    """Return the handle that names the file inside its file system; "" if the file system has no handles.
+    """Return the handle that names the file inside its file system, or "" if the file system has no handles.
 
     The handle contains the inode's generation. So a file that reuses the inode number of a removed file has another
     handle.

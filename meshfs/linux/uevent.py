@@ -38,7 +38,7 @@ _OF_BLOCK: Final = b"SUBSYSTEM=block"
 
 
 def is_of_block_device(message: bytes) -> bool:
-    """Return whether a message of the kernel or of udev is about a block device; False for a malformed message."""
+    """Return whether a message of the kernel or of udev is about a block device. A malformed message is not."""
     properties = message
     if message.startswith(_UDEV_PREFIX):
         if len(message) < _UDEV_HEADER.size:

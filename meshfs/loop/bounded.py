@@ -83,7 +83,7 @@ class Bounded:
     def stuck(self) -> bool:
         """Return whether the thread of an earlier, abandoned call still waits in the kernel."""
         if self._stuck is not None and self._stuck.ended:
-            logger.info("%s: answers again", self.what)
+            logger.info("%s answers again", self.what)
             self._stuck = None
         return self._stuck is not None
 
@@ -97,7 +97,7 @@ class Bounded:
         """Return the result of ``function``; re-raise its exception.
 
         Raises TookTooLong after ``timeout_s``, or at once while the thread of an earlier call is stuck. If the
-        caller is cancelled, the call is abandoned too, and ``late`` gets its result.
+        caller is cancelled, the call is also abandoned, and ``late`` gets its result.
         """
         if self.stuck:
             raise TookTooLong("an earlier call has not been answered yet")
@@ -113,7 +113,7 @@ class Bounded:
         if not self._abandon(call):
             return call.result()
         logger.warning(
-            "%s: did not answer within %g s; the thread that waits for it is left behind", self.what, timeout_s
+            "%s did not answer within %g s; the thread that waits for the answer is left behind", self.what, timeout_s
         )
         raise TookTooLong(f"did not answer within {timeout_s:g} s")
 

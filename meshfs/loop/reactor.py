@@ -49,7 +49,7 @@ _TURN_EVERY_S: Final = 0.002
 #: The shortest wait that epoll_wait has, as it counts in milliseconds.
 _LINGER_S: Final = 0.001
 _EVENTS_MAX: Final = 64
-#: A broken descriptor counts as writable too: the attempt to write returns the error.
+#: A broken descriptor also counts as writable: the attempt to write returns the error.
 _WRITABLE: Final = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 
 Callback = Callable[[], None]
@@ -85,7 +85,7 @@ class Reactor:
         self.is_only = False
 
     def add(self, fd: int, callback: Callback, *, edge: bool = False, on_failure: OnFailure | None = None) -> None:
-        """Call ``callback`` in each round in which ``fd`` is readable; with ``edge``, once each time data arrives.
+        """Call ``callback`` in each round in which ``fd`` is readable, or with ``edge`` once each time data arrives.
 
         Until `forget`, ``on_failure`` gets each exception that a callback of ``fd`` raises.
         """

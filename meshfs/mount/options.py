@@ -5,8 +5,8 @@ The command line has two forms (mount(8), "EXTERNAL HELPERS"):
     meshfs       CONFIG MOUNTPOINT [-f] [-o OPTIONS]...           -f: stay in the foreground
     mount.meshfs CONFIG MOUNTPOINT [-sfnv] [-N NS] [-o OPTIONS] [-t TYPE]    -f: check, mount nothing
 
-An option is meshfs's own, or the kernel's, or mount(8)'s. Options for the kernel are passed on. Options of mount(8) are
-ignored, because mount(8) has acted on them already, or they are for systemd. Any other option is an error.
+There are three kinds of options. meshfs obeys its own options. It passes on the kernel's options. It ignores the
+options of mount(8), because mount(8) has already acted on them, or they are for systemd. Any other option is an error.
 """
 
 import re
@@ -32,7 +32,7 @@ Mount every disk of the cluster. Options:
   log=FILE          log to FILE instead of the system log
   debug             log debug messages as well
   wait=own|all|DISK before returning, wait until the disks of this node, the disks of all nodes,
-                    or DISK can be used; DISK is NODE/NAME or an id; may be repeated
+                    or DISK can be used; DISK is NODE/NAME or an id; wait=DISK may be repeated
   wait_timeout=S    wait at most S seconds (default: 30), then report the disks that cannot be used
                     and serve the others
   metrics=ADDR:PORT answer Prometheus at this address (default: no metrics)

@@ -13,7 +13,7 @@ earlier size and facts. With a size of 0, the kernel would show a reader the end
 If two exporters announce the same id, the disk belongs to the first owner as long as that one announces it. If both are
 new, the order of the config decides. The other exporter's disk is refused and reported as a problem, so there is never
 a second disk with the same id. Disks whose id or name cannot be a file name, and disks beyond
-``limits.DISKS_PER_NODE_MAX``, are refused too. An exporter with wrong announcements thus loses only its own disks.
+``limits.DISKS_PER_NODE_MAX``, are also refused. An exporter with wrong announcements thus loses only its own disks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

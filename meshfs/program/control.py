@@ -85,7 +85,7 @@ async def serve_control(listening: socket.socket, verbs: Mapping[str, Handler]) 
             try:
                 await converse(stream, verbs, silent)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                logger.debug("control connection broken")
+                logger.debug("a control connection broke")
             finally:
                 silent.count -= 1
 

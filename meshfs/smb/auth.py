@@ -154,7 +154,7 @@ class Acceptor:
         except Exception as error:
             # The parsers of pyspnego raise many kinds of errors (struct.error, ValueError, IndexError, KeyError,
             # RecursionError, ...). Each of them means that the peer's token is malformed.
-            raise AuthenticationError(f"malformed login token: {error!r}") from error
+            raise AuthenticationError(f"the login token is malformed: {error!r}") from error
         return reply, self._state is _State.DONE
 
     def _step(self, state: _State, token: bytes) -> bytes | None:
@@ -180,7 +180,7 @@ class Acceptor:
             raise AuthenticationError(f"a login starts with NegTokenInit or NTLM, not {type(parsed).__name__}")
         self._mech_types = parsed.mech_types
         if _NTLM not in parsed.mech_types:
-            raise AuthenticationError(f"no common mechanism; offered: {', '.join(parsed.mech_types) or 'none'}")
+            raise AuthenticationError(f"the client offers no NTLM, but {', '.join(parsed.mech_types) or 'nothing'}")
         # The client's first token belongs to its first mechanism. If NTLM is a later mechanism, the client has to start
         # again. The mechListMIC must then prove that its list of mechanisms was not changed (RFC 4178 section 5).
         is_first = parsed.mech_types[0] == _NTLM
@@ -237,15 +237,17 @@ class Acceptor:
         auth = Authenticate.unpack(message)
         user, response = auth.user_name or "", auth.nt_challenge_response or b""
         if not user or auth.flags & NegotiateFlags.anonymous:
-            raise AuthenticationError("anonymous login")
+            raise AuthenticationError("the login is anonymous")
         blob = response[_PROOF_SIZE_BYTES:]
         if len(blob) < _CLIENT_CHALLENGE_MIN_BYTES or blob[:2] != b"\x01\x01":
-            raise AuthenticationError(f"login of {user!r} without an NTLMv2 response")
+            raise AuthenticationError(f"the login of {user!r} has no NTLMv2 response")
         name, nt_hash = self._find(user)
         key = ntowfv2(user, nt_hash, auth.domain_name)
         proof = hmac_md5(key, self._server_challenge + blob)
         if not hmac.compare_digest(proof, response[:_PROOF_SIZE_BYTES]) or name is None:
-            raise AuthenticationError(f"{'unknown user' if name is None else 'wrong password for'} {user!r}")
+            if name is None:
+                raise AuthenticationError(f"the user {user!r} is unknown")
+            raise AuthenticationError(f"the password for {user!r} is wrong")
         session_key = _exported_session_key(auth, hmac_md5(key, proof))
         if _av_flags(blob) & AvFlags.mic:
             self._check_message_mic(auth, session_key)
@@ -259,7 +261,7 @@ class Acceptor:
         auth.mic = bytes(_MIC_SIZE_BYTES)
         expected = hmac_md5(session_key, self._negotiate + self._challenge + auth.pack())
         if not hmac.compare_digest(expected, mic):
-            raise AuthenticationError("wrong MIC: a message of the login was changed on its way")
+            raise AuthenticationError("the MIC is wrong: a message of the login was changed on its way")
 
     def _exchange_mics(self, received: bytes | None) -> bytes | None:
         """Check the client's mechListMIC and return the exporter's, or None if the client sent none and needs none."""
@@ -269,7 +271,7 @@ class Acceptor:
             return None
         mechanisms = pack_mech_type_list(self._mech_types or [])
         if not hmac.compare_digest(self._mechanisms_mic("initiate", mechanisms), received):
-            raise AuthenticationError("wrong mechListMIC: the list of mechanisms was changed on its way")
+            raise AuthenticationError("the mechListMIC is wrong: the list of mechanisms was changed on its way")
         return self._mechanisms_mic("accept", mechanisms)
 
     def _mechanisms_mic(self, usage: str, mechanisms: bytes) -> bytes:
@@ -345,9 +347,9 @@ class Login:
         try:
             reply = self._context.step(bytes(token) if token else None)
         except SpnegoError as error:
-            raise AuthenticationError(f"login failed: {error}") from error
+            raise AuthenticationError(f"the login failed: {error}") from error
         except Exception as error:
-            raise AuthenticationError(f"malformed login token: {error!r}") from error
+            raise AuthenticationError(f"the login token is malformed: {error!r}") from error
         return reply, self._context.complete
 
     @property

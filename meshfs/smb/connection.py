@@ -95,7 +95,7 @@ class Message:
             self.tail, self.session_id, _,
         ) = header  # fmt: skip
         if size != HEADER_BYTES:
-            raise RemoteProtocolError(f"header says it is {size} bytes long, expected {HEADER_BYTES}")
+            raise RemoteProtocolError(f"the header says that it is {size} bytes long, expected {HEADER_BYTES}")
         self.view = view
         #: The frame, or None if the message is a part of a compound.
         self.frame = frame
@@ -157,7 +157,7 @@ class Negotiated:
         return PeerNonces.OTHER if self.peer_capabilities & _MULTI_CHANNEL else PeerNonces.ONE_CHANNEL
 
 
-#: Where the payload begins in the messages that an end receives and that have large ones: WRITEs and READ responses.
+#: The offset of the payload in the messages with large payloads that an end receives: WRITEs and READ responses.
 PAYLOAD_OFFSETS: Final = {Role.EXPORTER: WRITE_DATA_OFFSET, Role.INITIATOR: READ_DATA_OFFSET}
 
 
@@ -204,26 +204,26 @@ class Connection:
         if protocol == PROTOCOL_ID_TRANSFORM:
             return self._unseal(frame)
         if protocol == PROTOCOL_ID_COMPRESSION:
-            raise RemoteProtocolError("compressed message, but compression was not negotiated")
+            raise RemoteProtocolError("the message is compressed, but compression was not negotiated")
         if protocol == PROTOCOL_ID_SMB1:
             return self._smb1(frame)
         if protocol == PROTOCOL_ID:
-            raise RemoteProtocolError(f"message of {len(frame.view)} bytes is shorter than a header")
-        raise RemoteProtocolError(f"message starts with {protocol.hex()}, not with an SMB 2 header")
+            raise RemoteProtocolError(f"a message of {len(frame.view)} bytes is shorter than a header")
+        raise RemoteProtocolError(f"the message starts with {protocol.hex()}, not with an SMB 2 header")
 
     def _smb1(self, frame: Frame) -> Message:
         offered = () if self.role is Role.INITIATOR else Smb1Negotiate.unpack(frame.view).dialects
         if Smb1Negotiate.SMB_2_WILDCARD not in offered:
-            raise RemoteProtocolError("SMB 1 is not spoken here")
+            raise RemoteProtocolError("SMB 1 is not supported")
         return Smb1Opening()
 
     def _unseal(self, frame: Frame) -> Message:
         size, session_id = parse_transform_header(frame.view)
         if size < HEADER_BYTES:
-            raise RemoteProtocolError(f"encrypted message of {size} bytes is shorter than a header")
+            raise RemoteProtocolError(f"an encrypted message of {size} bytes is shorter than a header")
         security = self.security.get(session_id)
         if security is None or security.opener is None:
-            raise RemoteProtocolError(f"encrypted message for session 0x{session_id:x}, which has no keys here")
+            raise RemoteProtocolError(f"an encrypted message names session 0x{session_id:x}, which has no keys here")
         buffer = self._pool.acquire(size, self._received.account)
         start = HEADROOM_BYTES - self._payload_offset
         plain = Frame(buffer.view, start, size, buffer)
@@ -231,7 +231,7 @@ class Connection:
         security.opener.open(frame.memory, frame.start, len(frame.view), plain.view)
         header = _unpack_header(plain.view)
         if header[0] != PROTOCOL_ID:
-            raise RemoteProtocolError("encrypted message does not hold an SMB 2 header")
+            raise RemoteProtocolError("an encrypted message has no SMB 2 header")
         return self._message(plain, header, session_id)
 
     def _message(self, frame: Frame, header: tuple[Any, ...], sealed_session: int | None) -> Message:
@@ -252,7 +252,7 @@ class Connection:
         last: Message | None = None
         for _ in range(limits.COMPOUND_MAX):
             if len(view) < HEADER_BYTES or bytes(view[:4]) != PROTOCOL_ID:
-                raise RemoteProtocolError("compound holds no SMB 2 header where NextCommand points")
+                raise RemoteProtocolError("NextCommand points to a place in the compound that has no SMB 2 header")
             step = int.from_bytes(view[20:24], "little")
             if step and (step % 8 or not HEADER_BYTES <= step <= len(view) - HEADER_BYTES):
                 raise RemoteProtocolError(f"NextCommand {step} points outside its compound of {len(view)} bytes")
@@ -267,14 +267,14 @@ class Connection:
                 assert first is not None
                 return first
             view = view[step:]
-        raise RemoteProtocolError(f"compound of more than {limits.COMPOUND_MAX} messages")
+        raise RemoteProtocolError(f"the compound has more than {limits.COMPOUND_MAX} messages")
 
     def _judge(self, message: Message, sealed_session: int | None) -> None:
         if (message.flags & _RESPONSE) != self._direction:
             raise RemoteProtocolError("the message has the wrong direction (request or response)")
         if sealed_session is not None:
             if message.session_id not in (sealed_session, SESSION_ID_RELATED):
-                raise RemoteProtocolError("encrypted message names another session than its transform header")
+                raise RemoteProtocolError("an encrypted message names another session than its transform header")
             message.protection = Protection.SEALED
         elif message.flags & _SIGNED:
             security = self.security.get(message.session_id)

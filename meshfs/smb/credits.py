@@ -117,7 +117,7 @@ class CreditWindow:
         """
         self._in_flight -= charge or 1
         if self._in_flight < 0:
-            raise LocalProtocolError("credits granted for a request that was never taken")
+            raise LocalProtocolError("credits were granted for a request that was never taken")
         if asked > _ASKS_FOR_MANY and self.limit < self.limit_max:
             self.limit = self.limit_max
         span = self._high - self._low

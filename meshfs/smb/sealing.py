@@ -20,8 +20,8 @@ from meshfs.errors import ForgedMessage, RemoteProtocolError, RepeatedNonce
 from meshfs.smb.constants import PROTOCOL_ID_TRANSFORM, TRANSFORM_HEADER_BYTES, Cipher
 from meshfs.smb.replay import SeenNonces
 
-_TAG_BYTES: Final = 16
-_NO_TAG: Final = bytes(_TAG_BYTES)
+_AUTH_TAG_BYTES: Final = 16
+_NO_AUTH_TAG: Final = bytes(_AUTH_TAG_BYTES)
 _TRANSFORM: Final = struct.Struct("<4s16s16sIHHQ")
 _FLAG_ENCRYPTED: Final = 0x0001
 #: The bytes of a sealed frame before its ciphertext.
@@ -32,7 +32,7 @@ Memory = memoryview | bytearray
 def _aead(cipher: Cipher, key: bytes) -> AESGCM | AESCCM:
     if cipher in (Cipher.AES_128_GCM, Cipher.AES_256_GCM):
         return AESGCM(key)
-    return AESCCM(key, tag_length=_TAG_BYTES)
+    return AESCCM(key, tag_length=_AUTH_TAG_BYTES)
 
 
 def _nonce_bytes(cipher: Cipher) -> int:
@@ -79,11 +79,11 @@ class Sealer:
     def seal_in_place(self, memory: memoryview, start: int, length: int) -> memoryview:
         """Encrypt the message ``memory[start:start + length]`` in place and return its frame.
 
-        This overwrites the message, ``SEAL_HEAD_BYTES`` before it and 16 bytes behind it. Encrypting in place saves a
-        copy of the payload.
+        The frame overwrites the message, ``SEAL_HEAD_BYTES`` before the message, and 16 bytes behind the message.
+        Encrypting in place saves a copy of the payload.
         """
         end = start + length
-        return self._seal_into(memory[start - SEAL_HEAD_BYTES : end + _TAG_BYTES], memory[start:end])
+        return self._seal_into(memory[start - SEAL_HEAD_BYTES : end + _AUTH_TAG_BYTES], memory[start:end])
 
     def _seal_into(self, out: memoryview, message: bytes | Memory) -> memoryview:
         nonce = (self._tag + self._count()).to_bytes(16, "little")
@@ -102,7 +102,7 @@ def _tag_number(tag: bytes) -> int:
 
 
 class Opener:
-    """Decrypts the messages of a Sealer, each of them once, and only on the channel that it was sent on.
+    """Decrypts the messages of a Sealer. Each message is accepted only once, and only on its own channel.
 
     Within a connection the message ids prevent replays. But the channels of a session share the key, so an attacker
     could record a message of one channel and send it again on another. If the peer tags its nonces, a message must
@@ -136,13 +136,13 @@ class Opener:
         RepeatedNonce if the frame was sent before, or on another channel.
         """
         end = start + length
-        tag_room = memory[end : end + _TAG_BYTES]
+        tag_room = memory[end : end + _AUTH_TAG_BYTES]
         behind = bytes(tag_room)
         tag_room[:] = memory[start + 4 : start + 20]
         aad = bytes(memory[start + 20 : start + TRANSFORM_HEADER_BYTES])
         nonce = aad[: self._nonce_bytes]
         try:
-            self._aead.decrypt_into(nonce, memory[start + TRANSFORM_HEADER_BYTES : end + _TAG_BYTES], aad, into)
+            self._aead.decrypt_into(nonce, memory[start + TRANSFORM_HEADER_BYTES : end + _AUTH_TAG_BYTES], aad, into)
         except InvalidTag as error:
             raise ForgedMessage(
                 "an encrypted message fails its authentication: it was changed on its way, or comes from somebody else"
@@ -152,9 +152,9 @@ class Opener:
         tag, seen = self._tag, self.seen
         if tag:
             if nonce[_TAGGED] != tag:
-                raise RepeatedNonce("encrypted message was sent on another channel of its session")
+                raise RepeatedNonce("an encrypted message was sent on another channel of its session")
         elif seen is not None and not seen.add(int.from_bytes(nonce, "little")):
-            raise RepeatedNonce("encrypted message with a nonce that its session has seen before")
+            raise RepeatedNonce("an encrypted message has a nonce that its session has seen before")
 
 
 def parse_transform_header(view: memoryview) -> tuple[int, int]:
@@ -163,10 +163,11 @@ def parse_transform_header(view: memoryview) -> tuple[int, int]:
     Raises RemoteProtocolError for a malformed header (MS-SMB2 3.3.5.2.1.1).
     """
     if len(view) < TRANSFORM_HEADER_BYTES:
-        raise RemoteProtocolError("transform header is truncated")
+        raise RemoteProtocolError("the transform header is truncated")
     _, _, _, size, _, flags, session_id = _TRANSFORM.unpack_from(view)
     if flags != _FLAG_ENCRYPTED:
-        raise RemoteProtocolError(f"transform header has flags 0x{flags:04x}, expected 0x0001")
+        raise RemoteProtocolError(f"the transform header has flags 0x{flags:04x}, expected 0x0001")
     if size != len(view) - TRANSFORM_HEADER_BYTES:
-        raise RemoteProtocolError(f"transform header says {size} bytes, {len(view) - TRANSFORM_HEADER_BYTES} follow")
+        follow = len(view) - TRANSFORM_HEADER_BYTES
+        raise RemoteProtocolError(f"the transform header says that {size} bytes follow, but there are {follow}")
     return size, session_id

@@ -122,7 +122,7 @@ def _labels(dialect: Dialect, preauth: bytes) -> tuple[tuple[bytes, bytes], ...]
 def signing_signer(dialect: Dialect, algorithm: SigningAlgorithm, session_key: bytes, preauth: bytes) -> Signer:
     """Return the signer of a channel (MS-SMB2 3.2.5.3.1, 3.3.5.5.3). Raises LocalProtocolError below SMB 3.0."""
     if dialect < Dialect.SMB_3_0:
-        raise LocalProtocolError(f"no signing key for dialect 0x{dialect:04x}")
+        raise LocalProtocolError(f"there is no signing key for dialect 0x{dialect:04x}")
     label, context = _labels(dialect, preauth)[0]
     return SIGNERS[algorithm](derive_key(session_key[:16].ljust(16, b"\0"), label, context))
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import trio
 
 Place = tuple[str, int]
-#: Makes a snapshot of a process's document; runs in the event loop.
+#: Makes a snapshot of a process's document. It runs in the event loop.
 Snapshot = Callable[[], Awaitable[Mapping[str, Any]]]
 
 

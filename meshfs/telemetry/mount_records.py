@@ -51,7 +51,7 @@ class MountDiskRecord(DiskRecord):
 
     @property
     def is_offered(self) -> bool:
-        """Return whether an exporter offers the disk now. A document that does not say so counts as yes."""
+        """Return whether an exporter offers the disk now. If the document does not say that, return True."""
         return self.raw.get("present", True) is True
 
 
@@ -119,7 +119,7 @@ class MountExporterRecord(Record):
 
     @property
     def out_of_reach_s(self) -> float | None:
-        """Return how long the exporter has been out of reach. A writer without "away_s" tells it by "since_s"."""
+        """Return how long the exporter has been out of reach: "away_s", or "since_s" from a writer without "away_s"."""
         return self.away_s if "away_s" in self.fields.names() else self.since_s
 
 
@@ -152,7 +152,7 @@ class MountRecord(FindingsRecord):
 
     @property
     def process(self) -> str:
-        """Return the name of the process, by which a problem of a mount differs from the same one of an exporter."""
+        """Return a name of the process. The same problem may exist in a mount and in an exporter, under other names."""
         return f"mount {self.mountpoint}"
 
 

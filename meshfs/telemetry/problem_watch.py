@@ -35,7 +35,7 @@ class ProblemLog:
                 logger.log(_LEVELS[problem.severity], "problem %s: %s", problem.code, problem.line)
         for key, problem in self._known.items():
             if key not in found:
-                logger.info("no longer a problem, %s: %s", problem.code, printable(problem.subject))
+                logger.info("problem %s has ended: %s", problem.code, printable(problem.subject))
         self._known = found
 
 

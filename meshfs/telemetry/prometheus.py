@@ -213,7 +213,7 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
 
     async def run(self) -> None:
         """Answer requests until cancelled."""
-        logger.info("metrics at http://%s/metrics", format_endpoint(self.server_name, self.server_port))
+        logger.info("metrics are served at http://%s/metrics", format_endpoint(self.server_name, self.server_port))
         async with trio.open_nursery() as nursery:
             self._snapshots.begin(nursery)
             try:
@@ -228,7 +228,7 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
                 connection, address = self.socket.accept()
             except OSError as error:
                 # The peer has closed already, or no descriptors are left. Wait a moment instead of spinning.
-                logger.debug("metrics: cannot accept: %s", error)
+                logger.debug("metrics: a connection cannot be accepted: %s", error)
                 await trio.sleep(limits.METRICS_ACCEPT_RETRY_S)
             else:
                 self.process_request(connection, address)
@@ -244,7 +244,8 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self.connections >= limits.METRICS_CONNECTIONS_MAX and not self._end_silent():
-            logger.debug("metrics: %s refused, as %d are served", client_address, self.connections)
+            served = self.connections
+            logger.debug("metrics: the connection of %s is refused, because %d are served", client_address, served)
             self.shutdown_request(request)
             return
         self._count(1)
@@ -288,7 +289,7 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log an error of the connection. Errors of this process are handled in `_application`."""
-        logger.debug("metrics: connection of %s failed", client_address, exc_info=True)
+        logger.debug("metrics: the connection of %s failed", client_address, exc_info=True)
 
 
 class _Handler(WSGIRequestHandler):

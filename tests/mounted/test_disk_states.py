@@ -63,8 +63,8 @@ def test_a_device_goes_away_and_comes_back(
     finally:
         os.close(fd)
     text = log_of(cluster)
-    assert text.count("disk bad: gone: ") == 1
-    assert text.count("disk bad: ok again, after") == 1
+    assert text.count("disk bad is gone: ") == 1
+    assert text.count("disk bad is ok again, after") == 1
     # The errors that the test caused may still be shown, but not that the device is missing.
     shown = cluster.meshctl("status", str(cluster.mountpoint("n2")), check=False)
     assert "gone" not in shown.stdout + shown.stderr
@@ -125,7 +125,7 @@ def test_a_device_that_fails_is_failing(new_cluster: NewCluster, device: Device)
     assert why_of(disks / "bad") == "read: Input/output error"
     assert read_errno(disks / "bad", 0) == 0
     assert cluster.meshctl("status", str(cluster.mountpoint("n2")), check=False).returncode == 1
-    assert log_of(cluster).count("disk bad: failing: ") == 1
+    assert log_of(cluster).count("disk bad is failing: ") == 1
     assert_good(disks)
 
 

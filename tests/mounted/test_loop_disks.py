@@ -152,7 +152,7 @@ async def test_a_full_file_system_gives_enospc(tmp_path: Path, engine_name: str,
 def test_a_mounted_device_and_its_image_are_in_use(device: Path, image: Path, tmp_path: Path) -> None:
     run("mkfs.ext4", "-q", device)
     with mounted(device, at=tmp_path / "ext4") as folder:
-        with pytest.raises(DiskUnavailable, match=f"{device}: is used on this machine: mounted on {folder}"):
+        with pytest.raises(DiskUnavailable, match=f"{device} is used on this machine: mounted on {folder}"):
             scan_disk(device)
         with pytest.raises(DiskUnavailable, match=f"is used on this machine: the backing file of {device}"):
             scan_disk(image)

@@ -128,7 +128,7 @@ def test_a_disk_that_is_mounted(cluster: LocalCluster, tmp_path: Path) -> None:
     run("mount", device.path, point)
     try:
         with_disk(cluster, device.path)
-        assert why_missing(cluster) == f"{device.path}: is used on this machine: mounted on {point}"
+        assert why_missing(cluster) == f"{device.path} is used on this machine: mounted on {point}"
     finally:
         run("umount", point)
 
@@ -139,7 +139,7 @@ def test_a_disk_that_is_swap(cluster: LocalCluster) -> None:
     run("swapon", device.path)
     try:
         with_disk(cluster, device.path)
-        assert why_missing(cluster) == f"{device.path}: is used on this machine: swap space ({device.path})"
+        assert why_missing(cluster) == f"{device.path} is used on this machine: swap space ({device.path})"
     finally:
         run("swapoff", device.path)
 
@@ -155,7 +155,7 @@ def test_a_disk_that_another_exporter_holds(new_cluster: NewCluster, kind: str) 
         cluster.write()
         cluster.keygen()
     first.start_exporter("n1")
-    assert why_missing(second, "disk0") == f"{disk.path}: is claimed by another exporter or file system"
+    assert why_missing(second, "disk0") == f"{disk.path} is claimed by another exporter or file system"
     assert first.control("n1")["disks"][0]["state"] == "ok"
 
 

@@ -189,7 +189,7 @@ def test_a_broken_config_changes_nothing_and_is_shown_until_it_is_mended(cluster
     assert disk_of(cluster).read_bytes() == bytes(4 * MIB)
     cluster.config.write_text(good)
     until(lambda: not codes(cluster), "mended, also without a reload")
-    until(lambda: "no longer a problem, config-broken" in own_log(cluster), "the log says that it ended")
+    until(lambda: "problem config-broken has ended" in own_log(cluster), "the log says that it ended")
 
 
 def test_a_log_file_that_was_moved_away_is_opened_again(cluster: LocalCluster) -> None:

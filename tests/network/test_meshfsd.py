@@ -143,7 +143,7 @@ def test_a_disk_that_cannot_be_opened_at_reload_leaves_the_others_alone(cluster:
     (cluster.folder / "disks" / "disk2.img").unlink()
     cluster.write()
     os.kill(running.pid, signal.SIGHUP)
-    until(lambda: "disk disk2: missing: " in log_of(cluster), "no log line")
+    until(lambda: "disk disk2 is missing: " in log_of(cluster), "no log line")
     until(lambda: "reloaded " in log_of(cluster), "not reloaded")
     states = {disk["name"]: disk["state"] for disk in cluster.control("n1")["disks"]}
     assert states == {"disk0": "ok", "disk1": "ok", "disk2": "missing"}

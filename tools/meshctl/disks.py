@@ -3,8 +3,8 @@
 import argparse
 
 from meshctl import output, table
-from meshctl.main_types import Subparsers
 from meshctl.sources import ask_mounts
+from meshctl.subparsers import Subparsers
 from meshfs.telemetry.mount_records import MountDiskRecord, MountRecord
 from meshfs.telemetry.problems import merged
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meshctl import output, table
-from meshctl.main_types import Subparsers
 from meshctl.sources import CONFIG_DEFAULT, Answer, exporters_here
+from meshctl.subparsers import Subparsers
 from meshfs.cluster.config_nodes import disk_id
 from meshfs.telemetry.exporter_records import CostRecord, FlowRecord, FlowsDiskRecord, FlowsRecord, PolicyRecord
 from meshfs.telemetry.problems import Problem, Severity

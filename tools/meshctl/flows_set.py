@@ -8,8 +8,8 @@ from typing import Any
 
 from meshctl import output
 from meshctl.flows import CLASSES, add_exporter_arguments, chosen, show
-from meshctl.main_types import Subparsers
 from meshctl.sources import LocalExporter, exporters_here
+from meshctl.subparsers import Subparsers
 from meshfs.errors import ConfigError
 from meshfs.telemetry.exporter_records import DiskPolicyRecord, FlowPolicyRecord, FlowsDiskRecord, FlowsRecord
 from meshfs.telemetry.problems import Problem, Severity

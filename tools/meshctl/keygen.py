@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from meshctl import output
-from meshctl.main_types import Subparsers
+from meshctl.subparsers import Subparsers
 from meshfs.cluster import config as cluster_config
 from meshfs.cluster import keys
 from meshfs.cluster.keys import Generated

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from meshctl.main_types import Subparsers
+from meshctl.subparsers import Subparsers
 from meshfs.cluster import config as cluster_config
 from meshfs.cluster.keys import Keyring, has_private_key
 

@@ -3,8 +3,8 @@
 import argparse
 
 from meshctl import output, table
-from meshctl.main_types import Subparsers
 from meshctl.sources import Answer, ask_mounts
+from meshctl.subparsers import Subparsers
 from meshfs.telemetry.mount_records import MountRecord, PathRecord
 from meshfs.telemetry.problems import merged
 

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from meshctl import output, table
-from meshctl.main_types import Subparsers
 from meshctl.sources import NO_MOUNT, Answer, answer_of, mount_points
+from meshctl.subparsers import Subparsers
 from meshfs.errors import ConfigError
 from meshfs.mount.remount import ask_reload
 from meshfs.telemetry.mount_records import ReloadRecord

@@ -97,7 +97,7 @@ class Screen:
         self._resized = False
         self._render: Render | None = None
         self._over = False
-        #: The signal that ended the program; None while the program runs, and after a key that ends it.
+        #: The signal that ended the program, or None while the program runs and after a key that ends it.
         self.ended_by: int | None = None
 
     def __enter__(self) -> Self:

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from meshctl import output, table
-from meshctl.main_types import Subparsers
 from meshctl.sources import EXPORTER_SILENT, NOT_ALLOWED, Answer, ask_exporter, ask_mounts
+from meshctl.subparsers import Subparsers
 from meshfs.errors import ConfigError
 from meshfs.telemetry.exporter_records import ExporterRecord
 from meshfs.telemetry.fields import Fields

@@ -14,7 +14,6 @@ from pathlib import Path
 from meshctl import output
 from meshctl.flows import flow_problems
 from meshctl.frame import fit, frame, joined
-from meshctl.main_types import Subparsers
 from meshctl.rates import ExporterSide, Interval, MountSide, Reading, document, exporter_side, mount_side
 from meshctl.screen import Bell, Printer, Screen
 from meshctl.sources import (
@@ -27,6 +26,7 @@ from meshctl.sources import (
     mount_points,
     read_mount_unbounded,
 )
+from meshctl.subparsers import Subparsers
 from meshctl.watcher import Watcher
 from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S

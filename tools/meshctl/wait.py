@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from meshctl import output
-from meshctl.main_types import Subparsers
 from meshctl.sources import Answer, NoAnswer, answer_of, mount_points, read_mount, within
+from meshctl.subparsers import Subparsers
 from meshctl.table import printable
 from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S, WAIT_POLL_S, WAIT_S

@@ -5,9 +5,9 @@ device (LVM, MD, dm-crypt, a loop device). ``gather`` reads the kernel's tables,
 claim in disk/file/claim.py catches the users that these tables do not show, such as a multi-device file system or
 another exporter.
 
-Another file system than the disk's own may be stuck, so that a stat(2) of a path in it never returns. A path in such
-a file system can be neither the disk nor its device file. Therefore only paths in the disk's own file system and in
-file systems in memory, such as /dev, are looked at (`reached`).
+If a file system is stuck, a stat(2) of a path in it never returns. A path outside the disk's own file system and
+outside the file systems in memory, such as /dev, can be neither the disk nor its device file. Therefore such paths are
+not accessed (`safe_paths`).
 
 Sources: proc(5) (/proc/self/mountinfo, /proc/swaps), sysfs (dev/block, holders, loop/backing_file).
 """
@@ -41,7 +41,7 @@ class UseFacts:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Names the disk itself, or a partition or whole disk that shares its blocks. A user of either uses the disk."""
+    """Names the disk itself, or a partition or whole disk that shares its blocks. A user of one uses them all."""
 
     identity: Identity
     # "" for the disk itself, otherwise for example "partition sda1" or "whole disk sda".
@@ -94,27 +94,27 @@ def family_of(status: os.stat_result, sys_root: Path = Path("/sys")) -> tuple[Re
 def gather(disk_path: Path, proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> UseFacts:
     """Read the kernel's tables of uses that may concern the disk at ``disk_path``. A table that is missing is empty."""
     mounts = read_mounts(proc_root / "self/mountinfo")
-    looked_at = reached(mounts, os.path.realpath(disk_path))
+    is_safe = safe_paths(mounts, os.path.realpath(disk_path))
     return UseFacts(
-        mounts=tuple(mounted(mounts, looked_at)),
-        swaps=tuple(parse_swaps(os.fsencode(_text(proc_root / "swaps")), looked_at)),
-        loops=tuple(_loops(sys_root, looked_at)),
+        mounts=tuple(mounted(mounts, is_safe)),
+        swaps=tuple(parse_swaps(os.fsencode(_text(proc_root / "swaps")), is_safe)),
+        loops=tuple(_loops(sys_root, is_safe)),
     )
 
 
 #: Returns whether a path may be accessed, without the risk of waiting for an unrelated file system that is stuck.
-Reached = Callable[[str], bool]
+IsSafe = Callable[[str], bool]
 
 
-def reached(mounts: Sequence[MountEntry], disk_path: str) -> Reached:
+def safe_paths(mounts: Sequence[MountEntry], disk_path: str) -> IsSafe:
     """Return a function that tells whether a path is in the file system of ``disk_path``, or in memory as /dev is."""
     own = holder(mounts, disk_path)
 
-    def is_reached(path: str) -> bool:
+    def is_safe(path: str) -> bool:
         mount = holder(mounts, path)
         return mount is None or mount.type in _IN_MEMORY or (own is not None and mount.device == own.device)
 
-    return is_reached
+    return is_safe
 
 
 def holder(mounts: Sequence[MountEntry], path: str) -> MountEntry | None:
@@ -128,35 +128,35 @@ def holder(mounts: Sequence[MountEntry], path: str) -> MountEntry | None:
     return found
 
 
-def mounted(mounts: Iterable[MountEntry], looked_at: Reached) -> Iterator[tuple[Identity, str]]:
+def mounted(mounts: Iterable[MountEntry], is_safe: IsSafe) -> Iterator[tuple[Identity, str]]:
     """Yield the devices of the mounts, each with its mount point."""
     for mount in mounts:
         yield ("dev", mount.device), mount.point
         # btrfs shows an anonymous device number, but its mount source is the path of one of its devices.
         if mount.source.startswith("/"):
-            for identity in _identity_at(mount.source, looked_at):
+            for identity in _identity_at(mount.source, is_safe):
                 if identity[0] == "dev":
                     yield identity, mount.point
 
 
-def parse_swaps(swaps: bytes, looked_at: Reached) -> Iterator[tuple[Identity, str]]:
+def parse_swaps(swaps: bytes, is_safe: IsSafe) -> Iterator[tuple[Identity, str]]:
     """Parse /proc/swaps: a heading, then lines of the form: path type size used priority."""
     for line in swaps.split(b"\n")[1:]:
         if fields := line.split():
             path = unescape(fields[0])
-            for identity in _identity_at(path, looked_at):
+            for identity in _identity_at(path, is_safe):
                 yield identity, path
 
 
-def _loops(sys_root: Path, looked_at: Reached) -> Iterator[tuple[Identity, str]]:
+def _loops(sys_root: Path, is_safe: IsSafe) -> Iterator[tuple[Identity, str]]:
     for file in sorted(sys_root.glob("block/loop*/loop/backing_file")):
-        for identity in _identity_at(_text(file).rstrip("\n"), looked_at):
+        for identity in _identity_at(_text(file).rstrip("\n"), is_safe):
             yield identity, f"/dev/{file.parent.parent.name}"
 
 
-def _identity_at(path: str, looked_at: Reached) -> Iterator[Identity]:
+def _identity_at(path: str, is_safe: IsSafe) -> Iterator[Identity]:
     """Yield the identity of the file at ``path``. Yield nothing if it is gone, or if the path must not be accessed."""
-    if not looked_at(path):
+    if not is_safe(path):
         return
     try:
         yield identity_of(os.stat(path))

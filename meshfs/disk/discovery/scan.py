@@ -68,10 +68,10 @@ def scan_disk(path: Path) -> DiskFacts:
     except OSError as error:
         raise DiskUnavailable(f"disk {path}: {error.strerror}") from error
     if not facts.size_bytes:
-        raise DiskUnavailable(f"disk {path}: is empty")
+        raise DiskUnavailable(f"disk {path} is empty")
     user = inuse.used_by(inuse.family_of(status), inuse.gather(path))
     if user is not None:
-        raise DiskUnavailable(f"disk {path}: is used on this machine: {user}")
+        raise DiskUnavailable(f"disk {path} is used on this machine: {user}")
     return facts
 
 
@@ -84,9 +84,9 @@ def _open(path: Path) -> int:
     """Open the path for reading, after a check of its type: opening a FIFO would wait, and a tape would be rewound."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        raise ConfigError(f"disk {path}: is a directory; expected an image file or a block device")
+        raise ConfigError(f"disk {path} is a directory, expected an image file or a block device")
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        raise ConfigError(f"disk {path}: is neither an image file nor a block device")
+        raise ConfigError(f"disk {path} is neither an image file nor a block device")
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 

@@ -51,7 +51,7 @@ class AioEngine:
 
     def __init__(self, in_flight_max: int = limits.AIO_IN_FLIGHT_MAX) -> None:
         if platform.machine() not in _CALLS:
-            raise OSError(errno.ENOSYS, f"no Linux AIO on {platform.machine()}")
+            raise OSError(errno.ENOSYS, f"the system calls of Linux AIO are not known for {platform.machine()}")
         setup, self._sys_destroy, self._sys_getevents, self._sys_submit = _CALLS[platform.machine()]
         context = ctypes.c_ulong(0)
         if _syscall(setup, in_flight_max, ctypes.byref(context)) < 0:

@@ -31,7 +31,7 @@ def choose_engine(name: str = "auto") -> Engine:
     after any fork into the background, because an engine belongs to the process and thread that created it.
     """
     if name not in ENGINE_NAMES:
-        raise ConfigError(f"no I/O engine {name!r}; expected one of {', '.join(ENGINE_NAMES)}")
+        raise ConfigError(f"there is no I/O engine {name!r}, expected one of {', '.join(ENGINE_NAMES)}")
     refused = []
     for candidate in _ENGINES if name == "auto" else (name,):
         try:
@@ -41,6 +41,6 @@ def choose_engine(name: str = "auto") -> Engine:
             if name != "auto":
                 raise ConfigError(f"I/O engine {name} cannot be used: {error}") from error
             continue
-        logger.info("disk I/O by %s%s", candidate, f" ({'; '.join(refused)})" if refused else "")
+        logger.info("disk I/O is done by %s%s", candidate, f" ({'; '.join(refused)})" if refused else "")
         return engine
     raise ConfigError(f"no I/O engine works: {'; '.join(refused)}")

@@ -3,8 +3,8 @@
     queue_*  ->  _backlog  ->  flush(): one SimpleQueue for all threads
     threads: pread, pwrite, fdatasync, fallocate  ->  _finished (deque)  ->  eventfd  ->  run()
 
-A thread that waits for a hanging disk serves no other disk until that disk answers. If all threads wait so, every
-disk of the process waits. Therefore this engine is the last choice.
+A thread that waits for a hanging disk serves no other disk until that disk answers. If all threads wait for hanging
+disks, every disk of the process waits. Therefore this engine is the last choice.
 """
 
 import ctypes

@@ -105,14 +105,14 @@ def claim_disk(path: Path, cache: Cache = Cache.NONE, read_only: bool = False, i
     """Read the facts of the disk at ``path``, and claim it. Blocks as long as its file system or device blocks."""
     facts = scan_disk(path)
     if instance and facts.instance != instance:
-        raise DiskUnavailable(f"disk {path}: is another device or image than before; reload to serve that one")
+        raise DiskUnavailable(f"disk {path} is another device or image than before; reload meshfsd to serve this one")
     direct = cache == Cache.NONE
     fd, writable = _claim(facts, direct, read_only)
     try:
         tail_fd = None
         status = os.fstat(fd)
         if identity_of(status) != facts.identity:
-            raise DiskUnavailable(f"disk {path}: was replaced while it was opened")
+            raise DiskUnavailable(f"disk {path} was replaced while it was opened")
         alignment = alignment_of(fd, facts.logical_block_size_bytes) if direct else ANY
         if alignment.offset_bytes > PAGE_BYTES:
             raise ConfigError(
@@ -141,7 +141,7 @@ def _claim(facts: DiskFacts, direct: bool, read_only: bool) -> tuple[int, bool]:
                 continue
             raise _refusal(facts.path, error, direct) from error
         if not writable and not read_only:
-            logger.warning("disk %s can only be read: served read-only", facts.path)
+            logger.warning("disk %s can only be read, so it is served read-only", facts.path)
         return fd, writable
 
 
@@ -159,7 +159,7 @@ def _open_claimed(facts: DiskFacts, direct: bool, writable: bool) -> int:
 
 def _refusal(path: Path, error: OSError, direct: bool) -> ConfigError | DiskUnavailable:
     if error.errno in _CLAIMED_ERRNOS:
-        return _Claimed(f"disk {path}: is claimed by another exporter or file system")
+        return _Claimed(f"disk {path} is claimed by another exporter or file system")
     if error.errno == errno.EINVAL and direct:
         return ConfigError(f'disk {path}: its file system has no direct I/O; use cache = "writeback"')
     return DiskUnavailable(f"disk {path}: {error.strerror or error}")

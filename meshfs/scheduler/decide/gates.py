@@ -7,15 +7,16 @@ Theory. Only the oldest request of a flow is at a gate, and the others wait behi
     gate 2   the disk's limit_bytes_per_s   (`pacer.py`)
 
 At gate 0, each limit keeps a theoretical arrival time (TAT). If the flow sent exactly at its limit, its next request
-would come at that time. A request passes if it is not earlier than TAT - ``limits.LIMIT_BURST_S``. It then advances
-TAT, from the present time if TAT is in the past, by 1 / limit_iops or by bytes / limit_bytes_per_s. So a flow that is
-idle saves up no more than LIMIT_BURST_S.
+would come at that time. A request passes if it is not earlier than TAT - ``limits.LIMIT_BURST_S``. TAT then advances by
+1 / limit_iops, or by bytes / limit_bytes_per_s. If TAT is in the past, it advances from the present time. So a flow
+that is idle saves up no more than LIMIT_BURST_S.
 
 Example: with limit_iops = 100, TAT advances by 10 ms per request. LIMIT_BURST_S is also 10 ms. So an idle flow may send
 two requests at once, and after that one request every 10 ms.
 
 Bound of a flow's limit. A request may pass LIMIT_BURST_S early, and may wait for the disk after it has passed. So in
-any T seconds, at most ``limit * (T + LIMIT_BURST_S)`` and two more requests leave.
+any T seconds, at most ``limit * (T + LIMIT_BURST_S) + 2`` requests leave. (A limit in bytes counts bytes, and the two
+additional requests may have any size.)
 
 A request is charged when it passes a gate. If it is cancelled later, the charge is not returned.
 """
@@ -108,8 +109,8 @@ class Gates:
 
     def release(self, now: float) -> list[Flow]:
         """Return the flows whose oldest request has passed all limits by now."""
-        again = self._jumped_back() if now < self._last_s else []
-        passed = [flow for flow in again if self.enter(flow, now)]
+        withdrawn = self._jumped_back() if now < self._last_s else []
+        passed = [flow for flow in withdrawn if self.enter(flow, now)]
         self._last_s = now
         limited = self._limited
         while limited and limited[0][0] <= now:

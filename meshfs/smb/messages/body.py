@@ -27,10 +27,10 @@ RELATED_FILE: Final = FileId(0xFFFF_FFFF_FFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF)
 def unpack_fixed(layout: Struct, structure_size: int, body: Body, what: str) -> tuple[Any, ...]:
     """Return the fields of the fixed part without StructureSize, which must be the first field."""
     if len(body) < layout.size:
-        raise RemoteProtocolError(f"{what}: body of {len(body)} bytes, at least {layout.size} expected")
+        raise RemoteProtocolError(f"{what}: the body has {len(body)} bytes, expected at least {layout.size}")
     fields = layout.unpack_from(body)
     if fields[0] != structure_size:
-        raise RemoteProtocolError(f"{what}: StructureSize {fields[0]}, expected {structure_size}")
+        raise RemoteProtocolError(f"{what}: StructureSize is {fields[0]}, expected {structure_size}")
     return fields[1:]
 
 
@@ -55,7 +55,7 @@ def text(data: Body, what: str) -> str:
     try:
         return bytes(data).decode("utf-16-le")
     except UnicodeDecodeError as error:
-        raise RemoteProtocolError(f"{what}: not UTF-16: {error.reason}") from error
+        raise RemoteProtocolError(f"{what} is not UTF-16 text: {error.reason}") from error
 
 
 def encode(value: str, what: str) -> bytes:

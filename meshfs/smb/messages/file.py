@@ -57,16 +57,16 @@ def unpack_create_contexts(chain: Body) -> tuple[CreateContext, ...]:
     while chain:
         element = view[start:]
         if len(element) < _CONTEXT.size:
-            raise RemoteProtocolError("create context: reaches outside the chain")
+            raise RemoteProtocolError("a create context reaches outside the chain")
         following, name_offset, name_length, _, data_offset, data_length = _CONTEXT.unpack_from(element)
         if following:
             if following < _CONTEXT.size or following > len(element):
-                raise RemoteProtocolError(f"create context: Next is {following}, outside the chain")
+                raise RemoteProtocolError(f"create context: Next is {following}, which is outside the chain")
             element = element[:following]
         name = _context_part(element, name_offset, name_length)
         contexts.append((name, _context_part(element, data_offset, data_length)))
         if len(contexts) > limits.CREATE_CONTEXTS_MAX:
-            raise RemoteProtocolError(f"CREATE: more than {limits.CREATE_CONTEXTS_MAX} contexts")
+            raise RemoteProtocolError(f"CREATE has more than {limits.CREATE_CONTEXTS_MAX} contexts")
         if not following:
             break
         start += following
@@ -75,7 +75,7 @@ def unpack_create_contexts(chain: Body) -> tuple[CreateContext, ...]:
 
 def _context_part(element: memoryview, offset: int, length: int) -> bytes:
     if length and (offset < _CONTEXT.size or offset + length > len(element)):
-        raise RemoteProtocolError("create context: a part reaches outside its element")
+        raise RemoteProtocolError("a part of a create context reaches outside its element")
     return bytes(element[offset : offset + length]) if length else b""
 
 

@@ -137,11 +137,11 @@ def unpack_notifications(chain: Body) -> tuple[tuple[int, str], ...]:
     start, more = 0, bool(chain)
     while more:
         if start + _NOTIFICATION.size > len(chain):
-            raise RemoteProtocolError("change notification: reaches outside the output")
+            raise RemoteProtocolError("a change notification reaches outside the output")
         following, action, length = _NOTIFICATION.unpack_from(chain, start)
         name = chain[start + _NOTIFICATION.size : start + _NOTIFICATION.size + length]
         if len(name) != length or 0 < following < _NOTIFICATION.size:
-            raise RemoteProtocolError("change notification: malformed entry")
+            raise RemoteProtocolError("an entry of the change notification is malformed")
         changes.append((action, text(name, "changed name")))
         start, more = start + following, bool(following)
     return tuple(changes)

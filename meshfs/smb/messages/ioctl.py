@@ -118,10 +118,10 @@ class ValidateNegotiateRequest:
     @classmethod
     def unpack(cls, data: Body) -> Self:
         if len(data) < cls._LAYOUT.size:
-            raise RemoteProtocolError("VALIDATE_NEGOTIATE_INFO: too short")
+            raise RemoteProtocolError("VALIDATE_NEGOTIATE_INFO is too short")
         capabilities, guid, mode, count = cls._LAYOUT.unpack_from(data)
         if count > limits.NEGOTIATE_DIALECTS_MAX or len(data) < cls._LAYOUT.size + 2 * count:
-            raise RemoteProtocolError(f"VALIDATE_NEGOTIATE_INFO: {count} dialects in {len(data)} bytes")
+            raise RemoteProtocolError(f"VALIDATE_NEGOTIATE_INFO has {len(data)} bytes, too few for {count} dialects")
         return cls(capabilities, guid, mode, Struct(f"<{count}H").unpack_from(data, cls._LAYOUT.size))
 
 
@@ -144,7 +144,7 @@ class ValidateNegotiateResponse:
     @classmethod
     def unpack(cls, data: Body) -> Self:
         if len(data) < cls._LAYOUT.size:
-            raise RemoteProtocolError("VALIDATE_NEGOTIATE_INFO response: too short")
+            raise RemoteProtocolError("the VALIDATE_NEGOTIATE_INFO response is too short")
         return cls(*cls._LAYOUT.unpack_from(data))
 
 
@@ -165,7 +165,7 @@ class ZeroData:
     @classmethod
     def unpack(cls, data: Body) -> Self:
         if len(data) < cls._LAYOUT.size:
-            raise RemoteProtocolError("SET_ZERO_DATA: too short")
+            raise RemoteProtocolError("SET_ZERO_DATA is too short")
         return cls(*cls._LAYOUT.unpack_from(data))
 
 
@@ -215,7 +215,7 @@ def unpack_interfaces(chain: Body) -> tuple[NetworkInterface, ...]:
     start = 0
     for _ in range(limits.NETWORK_INTERFACES_MAX):
         if start + _INTERFACE.size > len(chain):
-            raise RemoteProtocolError("network interface: reaches outside the output")
+            raise RemoteProtocolError("a network interface reaches outside the output")
         following, index, capability, _, speed, storage = _INTERFACE.unpack_from(chain, start)
         family = _FAMILY.unpack_from(storage)[0]
         if family == _AF_INET:
@@ -227,4 +227,4 @@ def unpack_interfaces(chain: Body) -> tuple[NetworkInterface, ...]:
         if following < _INTERFACE.size:
             raise RemoteProtocolError(f"network interface: Next is {following}, less than the size of an entry")
         start += following
-    raise RemoteProtocolError(f"network interfaces: more than {limits.NETWORK_INTERFACES_MAX}")
+    raise RemoteProtocolError(f"the output lists more than {limits.NETWORK_INTERFACES_MAX} network interfaces")

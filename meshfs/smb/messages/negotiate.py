@@ -1,8 +1,8 @@
 """NEGOTIATE and its contexts (MS-SMB2 2.2.3, 2.2.4).
 
-Layout of a context: type u16, length u16, reserved u32, data. Each begins 8-byte aligned. There are contexts only if
-dialect 3.1.1 is offered (request) or chosen (response). In any other message their fields are reserved, and are
-ignored. Contexts that meshfs uses are parsed. Every other context becomes a `RawContext`.
+Layout of a context: type u16, length u16, reserved u32, data. Each context begins 8-byte aligned. There are contexts
+only if dialect 3.1.1 is offered (request) or chosen (response). In any other message, the fields that describe the
+contexts are reserved and ignored. Contexts that meshfs uses are parsed. Every other context becomes a `RawContext`.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ _COUNT: Final = Struct("<H")
 
 
 def _u16_list(data: bytes, start: int, count: int, what: str) -> tuple[int, ...]:
-    """Return ``count`` u16 from ``start``. Raises RemoteProtocolError if ``count`` is 0, too large or past the data."""
+    """Return ``count`` u16 from ``start``. Raises RemoteProtocolError if ``count`` is 0, or too large for the data."""
     if not 0 < count <= limits.NEGOTIATE_ALGORITHMS_MAX or start + 2 * count > len(data):
-        raise RemoteProtocolError(f"{what}: count {count} does not fit {len(data)} bytes of data")
+        raise RemoteProtocolError(f"{what}: a count of {count} is not possible in {len(data)} bytes of data")
     return tuple(Struct(f"<{count}H").unpack_from(data, start))
 
 
@@ -49,12 +49,12 @@ class PreauthIntegrity:
     @classmethod
     def unpack_data(cls, data: bytes) -> Self:
         if len(data) < _PREAUTH.size:
-            raise RemoteProtocolError("preauthentication context: too short")
+            raise RemoteProtocolError("the preauthentication context is too short")
         count, salt_length = _PREAUTH.unpack_from(data)
         hashes = _u16_list(data, _PREAUTH.size, count, "preauthentication context")
         salt_start = _PREAUTH.size + 2 * count
         if salt_start + salt_length > len(data):
-            raise RemoteProtocolError("preauthentication context: the salt reaches outside")
+            raise RemoteProtocolError("preauthentication context: the salt reaches outside the context")
         return cls(hashes, data[salt_start : salt_start + salt_length])
 
 
@@ -72,7 +72,7 @@ class _Algorithms:
     def unpack_data(cls, data: bytes) -> Self:
         what = f"negotiate context {cls.TYPE}"
         if len(data) < _COUNT.size:
-            raise RemoteProtocolError(f"{what}: too short")
+            raise RemoteProtocolError(f"{what} is too short")
         return cls(_u16_list(data, _COUNT.size, _COUNT.unpack_from(data)[0], what))
 
 
@@ -136,7 +136,7 @@ def only_context(contexts: tuple[NegotiateContext, ...], kind: type[_Kind]) -> _
     """Return the context of this kind, or None. Raises RemoteProtocolError if there are two (3.3.5.4, 3.2.5.2)."""
     found = [context for context in contexts if isinstance(context, kind)]
     if len(found) > 1:
-        raise RemoteProtocolError(f"NEGOTIATE: {len(found)} contexts of type {kind.TYPE}, at most one is allowed")
+        raise RemoteProtocolError(f"NEGOTIATE: {len(found)} contexts of type {kind.TYPE}, expected at most one")
     return found[0] if found else None
 
 

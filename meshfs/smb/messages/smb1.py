@@ -37,13 +37,13 @@ class Smb1Negotiate:
     def unpack(cls, message: Body) -> Self:
         start = cls._LAYOUT.size
         if len(message) < start:
-            raise RemoteProtocolError(f"SMB 1 packet of {len(message)} bytes, at least {start} expected")
+            raise RemoteProtocolError(f"the SMB 1 packet has {len(message)} bytes, expected at least {start}")
         protocol, command, _status, flags, words, count = cls._LAYOUT.unpack_from(message)
         if protocol != PROTOCOL_ID_SMB1 or command != _COMMAND or flags & _REPLY:
-            raise RemoteProtocolError("SMB 1 packet that is no negotiation: SMB 1 is not spoken here")
+            raise RemoteProtocolError("SMB 1 is not supported, and the SMB 1 packet is no negotiation")
         if words or start + count > len(message):
-            raise RemoteProtocolError(f"SMB 1 negotiation: {words} words and {count} bytes in {len(message)} bytes")
+            raise RemoteProtocolError(f"SMB 1 negotiation: {words} words and {count} bytes do not fit {len(message)}")
         *dialects, rest = bytes(message[start : start + count]).split(b"\0")
         if rest or not all(dialect.startswith(_DIALECT) for dialect in dialects):
-            raise RemoteProtocolError("SMB 1 negotiation: malformed list of dialects")
+            raise RemoteProtocolError("SMB 1 negotiation: the list of dialects is malformed")
         return cls(tuple(dialect[1:] for dialect in dialects))

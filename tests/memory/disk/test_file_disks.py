@@ -93,7 +93,7 @@ async def test_closing_with_a_write_in_flight_is_refused(tmp_path: Path) -> None
 async def test_a_disk_has_one_owner(tmp_path: Path) -> None:
     path = make_image(tmp_path, MIB)
     async with opened(path, "io_uring", "none"), running(ThreadEngine()) as engine:
-        with pytest.raises(DiskUnavailable, match=r"disk\.img: is claimed by another exporter"):
+        with pytest.raises(DiskUnavailable, match=r"disk\.img is claimed by another exporter"):
             await open_disk(path, engine=engine, claim_timeout_s=0.1)
 
 

@@ -135,7 +135,7 @@ async def test_a_floor_is_set_and_reported(exporter: Exporter, caplog: pytest.Lo
     assert exporter.disks["disk0"].policy.system_floor == 0.3
     assert exporter.disks["disk1"].policy.system_floor == 0.2
     assert [record.message for record in caplog.records] == [
-        "disk disk0: changed at run time: system_floor = 0.3, limit_iops = 500"
+        "the settings of disk disk0 were changed at run time: system_floor = 0.3, limit_iops = 500"
     ]
 
 
@@ -150,9 +150,9 @@ async def test_a_flow_is_set_in_one_class_or_both(exporter: Exporter, caplog: py
     made = await exporter.set("disk1", **{"node": "n2", "class": "system", "limit_bytes_per_s": None})
     assert made["disks"][0]["flows"][1]["limit_bytes_per_s"] is None
     assert [record.message for record in caplog.records] == [
-        "2 disks: changed at run time: n2/app, n2/system: weight = 4",
-        "disk disk1: changed at run time: n2/system: limit_bytes_per_s = 1e+06",
-        "disk disk1: changed at run time: n2/system: limit_bytes_per_s = none",
+        "the settings of 2 disks were changed at run time: n2/app, n2/system: weight = 4",
+        "the settings of disk disk1 were changed at run time: n2/system: limit_bytes_per_s = 1e+06",
+        "the settings of disk disk1 were changed at run time: n2/system: limit_bytes_per_s = none",
     ]
 
 

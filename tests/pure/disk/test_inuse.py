@@ -9,7 +9,7 @@ from meshfs.disk.discovery.inuse import (
     holder,
     mounted,
     parse_swaps,
-    reached,
+    safe_paths,
     used_by,
 )
 from meshfs.linux.mountinfo import parse_mounts
@@ -85,15 +85,15 @@ def test_a_path_lies_in_the_longest_and_newest_mount_above_it() -> None:
 
 
 def test_nothing_in_anothers_file_system_is_looked_at() -> None:
-    looked_at = reached(MOUNTS, "/srv/disk.img")
-    assert [path for path in ("/dev/sdb", "/other.img", "/srv/bound/x", "/stuck/loop.img") if looked_at(path)] == [
+    is_safe = safe_paths(MOUNTS, "/srv/disk.img")
+    assert [path for path in ("/dev/sdb", "/other.img", "/srv/bound/x", "/stuck/loop.img") if is_safe(path)] == [
         "/dev/sdb",
         "/other.img",
         "/srv/bound/x",
     ]
     # The images of a file system that may be stuck are also searched for a disk that lies in it.
-    assert reached(MOUNTS, "/stuck/disk.img")("/stuck/loop.img")
-    assert not reached(MOUNTS, "/stuck/disk.img")("/other.img")
+    assert safe_paths(MOUNTS, "/stuck/disk.img")("/stuck/loop.img")
+    assert not safe_paths(MOUNTS, "/stuck/disk.img")("/other.img")
 
 
 def test_a_family_is_the_disk_its_partitions_and_its_whole(tmp_path: Path) -> None:

@@ -35,10 +35,10 @@ def test_two_logins_never_share_a_key() -> None:
 @pytest.mark.parametrize(
     ("user", "password", "why"),
     [
-        ("n1", "no", "wrong password for 'n1'"),
-        ("n1", "another", "wrong password"),
-        ("stranger", PASSWORD, "unknown user 'stranger'"),
-        ("guest", "", "unknown user"),
+        ("n1", "no", "the password for 'n1' is wrong"),
+        ("n1", "another", "the password for .* is wrong"),
+        ("stranger", PASSWORD, "the user 'stranger' is unknown"),
+        ("guest", "", "the user .* is unknown"),
         ("", "", "anonymous|unknown"),
     ],
 )
@@ -69,7 +69,7 @@ def test_ntlmv1_is_refused() -> None:
     first = ntlm.getNTLMSSPType1("", "", True, use_ntlmv2=False)
     challenge, _ = acceptor.step(first.getData())
     third, _ = ntlm.getNTLMSSPType3(first, challenge, "n1", PASSWORD, "", use_ntlmv2=False)
-    with pytest.raises(AuthenticationError, match="without an NTLMv2 response"):
+    with pytest.raises(AuthenticationError, match="has no NTLMv2 response"):
         acceptor.step(third.getData())
 
 
@@ -82,10 +82,10 @@ def bare(flags: int, **fields: object) -> tuple[Acceptor, bytes]:
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"lm_challenge_response": b"x" * 24}, "without an NTLMv2"),
-        ({"lm_challenge_response": b"x" * 24, "nt_challenge_response": b"y" * 24}, "without an NTLMv2"),
-        ({"nt_challenge_response": b"y" * 16 + b"\x02\x01" + b"\0" * 60}, "without an NTLMv2"),
-        ({"nt_challenge_response": b"y" * 16 + b"\x01\x01" + b"\0" * 60}, "wrong password"),
+        ({"lm_challenge_response": b"x" * 24}, "has no NTLMv2"),
+        ({"lm_challenge_response": b"x" * 24, "nt_challenge_response": b"y" * 24}, "has no NTLMv2"),
+        ({"nt_challenge_response": b"y" * 16 + b"\x02\x01" + b"\0" * 60}, "has no NTLMv2"),
+        ({"nt_challenge_response": b"y" * 16 + b"\x01\x01" + b"\0" * 60}, "the password for .* is wrong"),
     ],
 )
 def test_other_responses_are_refused(fields: dict[str, bytes], why: str) -> None:
@@ -154,7 +154,7 @@ def test_the_mic_asked_for_has_to_come() -> None:
 
 
 def test_kerberos_alone_is_refused() -> None:
-    with pytest.raises(AuthenticationError, match="no common mechanism"):
+    with pytest.raises(AuthenticationError, match="the client offers no NTLM"):
         new_acceptor().step(NegTokenInit([KERBEROS_OID], mech_token=b"x").pack())
 
 

@@ -115,5 +115,5 @@ def test_sambas_client_with_a_wrong_password_is_refused(samba: type[SambaClient]
     client, acceptor = samba("ntlmssp-client-1", "no"), new_acceptor()
     challenge, _ = acceptor.step(client.token("YR"))
     assert challenge is not None
-    with pytest.raises(AuthenticationError, match="wrong password"):
+    with pytest.raises(AuthenticationError, match=r"the password for .* is wrong"):
         acceptor.step(client.token("TT " + base64.b64encode(challenge).decode()))

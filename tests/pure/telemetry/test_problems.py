@@ -244,7 +244,7 @@ def test_the_log_has_a_line_when_a_problem_begins_and_one_when_it_ends(caplog: p
     log.take([])
     assert [record.getMessage() for record in caplog.records] == [
         "problem disk-gone: disk n1/a: the disk is gone for 3 s",
-        "no longer a problem, disk-gone: disk n1/a",
+        "problem disk-gone has ended: disk n1/a",
     ]
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.INFO]
 
@@ -257,7 +257,7 @@ def test_what_an_exporter_says_makes_no_line_of_its_own_in_the_log(caplog: pytes
     assert [record.getMessage() for record in caplog.records] == [
         r"problem disk-gone: disk n1/a\nb: the disk is gone (\x1b[2Jx\nERROR y); it is claimed again when the device "
         "is back",
-        r"no longer a problem, disk-gone: disk n1/a\nb",
+        r"problem disk-gone has ended: disk n1/a\nb",
     ]
 
 
