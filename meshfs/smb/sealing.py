@@ -73,7 +73,7 @@ class Sealer:
 
     def seal(self, message: bytes | Memory) -> memoryview:
         """Return the frame of one message or compound: room for the framing, transform header, ciphertext."""
-        memory = memoryview(bytearray(SEAL_HEAD_BYTES + len(message) + _TAG_BYTES))
+        memory = memoryview(bytearray(SEAL_HEAD_BYTES + len(message) + _AUTH_TAG_BYTES))
         return self._seal_into(memory, message)
 
     def seal_in_place(self, memory: memoryview, start: int, length: int) -> memoryview:
@@ -89,7 +89,7 @@ class Sealer:
         nonce = (self._tag + self._count()).to_bytes(16, "little")
         size, head = len(message), SEAL_HEAD_BYTES
         _TRANSFORM.pack_into(
-            out, FRAMING_BYTES, PROTOCOL_ID_TRANSFORM, _NO_TAG, nonce, size, 0, _FLAG_ENCRYPTED, self._session_id
+            out, FRAMING_BYTES, PROTOCOL_ID_TRANSFORM, _NO_AUTH_TAG, nonce, size, 0, _FLAG_ENCRYPTED, self._session_id
         )
         aad = bytes(out[FRAMING_BYTES + 20 : head])
         self._aead.encrypt_into(nonce[: self._nonce_bytes], message, aad, out[head:])
