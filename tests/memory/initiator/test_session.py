@@ -280,6 +280,47 @@ async def test_an_answer_that_makes_no_sense_is_a_reason_to_be_down(
         await until(lambda: session.why == "the exporter broke the protocol: no such thing")
 
 
+#: The status of an exporter that is connected and idle, without counts of bytes and times.
+CONNECTED = {
+    "node": "n1",
+    "state": "connected",
+    "why": "",
+    "retry_in_s": None,
+    "failures": 0,
+    "waiting": [],
+    "away_s": None,
+    "failing_fast": False,
+    "hung_disks": [],
+    "bad_signatures": 0,
+    "nonces_repeated": 0,
+}
+#: The status of its channel, without the address of the socket.
+CHANNEL = {
+    "transport": "unix",
+    "local": "-",
+    "state": "connected",
+    "dialect": "3.1.1",
+    "signing": "AES-GMAC",
+    "cipher": "none",
+    "outstanding": 0,
+    "failures": 0,
+    "losses": 0,
+    "interface": "",
+    "number": 0,
+    "speed_bits_s": 0,
+    "rdma": False,
+    "selected": True,
+    "why": "",
+    "retry_in_s": None,
+    "sent_bytes_s": 0,
+    "received_bytes_s": 0,
+    "local_address": "",
+    "remote_address": "way-0",
+    "measured_bytes_s": None,
+    "bad_signatures": 0,
+}
+
+
 async def test_the_status_of_an_exporter_and_its_channels(tmp_path: Path) -> None:
     async with exporter_at(tmp_path / "sock") as (exporter, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
@@ -290,46 +331,10 @@ async def test_the_status_of_an_exporter_and_its_channels(tmp_path: Path) -> Non
         (channel,) = status.pop("channels")
         assert status.pop("since_s") >= 0
         sent_bytes, received_bytes = status.pop("sent_bytes"), status.pop("received_bytes")
-        assert status == {
-            "node": "n1",
-            "state": "connected",
-            "why": "",
-            "retry_in_s": None,
-            "failures": 0,
-            "waiting": [],
-            "away_s": None,
-            "failing_fast": False,
-            "hung_disks": [],
-            "bad_signatures": 0,
-            "nonces_repeated": 0,
-        }
+        assert status == CONNECTED
         assert channel.pop("sent_bytes") == sent_bytes > 500
         assert channel.pop("received_bytes") == received_bytes > 500
-        assert channel == {
-            "transport": "unix",
-            "local": "-",
-            "remote": str(tmp_path / "sock"),
-            "state": "connected",
-            "dialect": "3.1.1",
-            "signing": "AES-GMAC",
-            "cipher": "none",
-            "outstanding": 0,
-            "failures": 0,
-            "losses": 0,
-            "interface": "",
-            "number": 0,
-            "speed_bits_s": 0,
-            "rdma": False,
-            "selected": True,
-            "why": "",
-            "retry_in_s": None,
-            "sent_bytes_s": 0,
-            "received_bytes_s": 0,
-            "local_address": "",
-            "remote_address": "way-0",
-            "measured_bytes_s": None,
-            "bad_signatures": 0,
-        }
+        assert channel == CHANNEL | {"remote": str(tmp_path / "sock")}
         await exporter.stop()
         await until(lambda: session.state is ExporterState.DOWN and session.retry_at is not None)
         status = exporter_status(session, trio.current_time())
