@@ -35,8 +35,8 @@ class StreamOutQueue:
         self._parts: list[Memory] = []
         #: The buffer that each part lies in, or None.
         self._buffers: list[Buffer | None] = []
-        #: The objects whose memory is lent until the next `send` has returned.
-        self._lent: list[object] = []
+        #: Set if a part may lie in memory that is lent only until the next `send` has returned.
+        self._lends = False
         self._on_room: Callable[[], None] | None = None
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class StreamOutQueue:
             parts.append(data)
             self._buffers.append(None)
             if type(data) is memoryview and type(data.obj) is not bytes:
-                self._lent.append(data.obj)
+                self._lends = True
             more = len(data)
             self.unpooled_bytes += more + _PART_BYTES
             size += more
@@ -76,7 +76,18 @@ class StreamOutQueue:
             except BlockingIOError:
                 left = _FULL
                 break
-            self._take_off(sent)
+            self.sent_bytes += sent
+            self.unsent_bytes -= sent
+            if self.unsent_bytes:
+                buffers = self._take_off(sent)
+            else:
+                buffers, self._buffers = self._buffers, []
+                self.unpooled_bytes = 0
+                parts.clear()
+            # A release may call a connection that waits for memory, and so may lead to new messages.
+            for buffer in buffers:
+                if buffer is not None:
+                    buffer.release()
             if sent < offered_bytes:
                 # The stream is full. Another call would only say so.
                 left = _FULL
@@ -84,27 +95,13 @@ class StreamOutQueue:
                 most_bytes -= sent
                 if most_bytes <= 0 and parts:
                     left = _SOME
-        if self._lent:
-            self._keep_lent()
+        if self._lends:
+            self._lends = False
+            if parts:
+                self._keep_lent()
         return left
 
-    def _take_off(self, sent: int) -> None:
-        """Remove the ``sent`` bytes from the head, and release the buffers of the parts that were sent whole."""
-        self.sent_bytes += sent
-        self.unsent_bytes -= sent
-        parts, buffers = self._parts, self._buffers
-        if not self.unsent_bytes:
-            self._buffers = []
-            self.unpooled_bytes = 0
-            parts.clear()
-        else:
-            buffers = self._take_off_first(sent)
-        # A release may call a connection that waits for memory, and so may lead to new messages.
-        for buffer in buffers:
-            if buffer is not None:
-                buffer.release()
-
-    def _take_off_first(self, sent: int) -> list[Buffer | None]:
+    def _take_off(self, sent: int) -> list[Buffer | None]:
         """Remove what was sent from the head. Return the buffers of the removed parts."""
         parts, buffers = self._parts, self._buffers
         done = 0
@@ -122,11 +119,10 @@ class StreamOutQueue:
         return released
 
     def _keep_lent(self) -> None:
-        """Copy the unsent parts that lie in lent memory."""
-        for index, part in enumerate(self._parts):
-            if type(part) is memoryview and any(part.obj is each for each in self._lent):
+        """Copy the unsent parts that may lie in lent memory: all views outside of the pool whose memory can change."""
+        for index, (part, buffer) in enumerate(zip(self._parts, self._buffers, strict=True)):
+            if buffer is None and type(part) is memoryview and type(part.obj) is not bytes:
                 self._parts[index] = bytes(part)
-        self._lent.clear()
 
     def when_room(self, callback: Callable[[], None]) -> None:
         if self._on_room is None:
@@ -142,7 +138,7 @@ class StreamOutQueue:
         self._on_room = None
         self.unsent_bytes = self.unpooled_bytes = 0
         self._parts.clear()
-        self._lent.clear()
+        self._lends = False
         buffers, self._buffers = self._buffers, []
         for buffer in buffers:
             if buffer is not None:

@@ -92,7 +92,7 @@ async def test_a_malformed_list_of_interfaces_disturbs_no_io(
     caplog.set_level(logging.INFO)
 
     async def nonsense(channel: Channel, tree: TreeConnect) -> tuple[Remote, ...]:
-        raise RemoteProtocolError("network interface: reaches outside the output")
+        raise RemoteProtocolError("a network interface reaches outside the output")
 
     monkeypatch.setattr(news, "query_interfaces", nonsense)
     ways = MadeUpWays(functools.partial(connect_unix, tmp_path / "exporter.sock"), (), (Remote("there"),), asks=True)
