@@ -55,7 +55,7 @@ class Inlet(MessageMemory, Protocol):
 
     #: The number of bytes that were received in all.
     received_bytes: int
-    #: Set by `receive` if it received everything that the transport had.
+    #: Is set by `receive` if it received everything that the transport had.
     is_drained: bool
 
     def receive(self, most_bytes: int | None = None) -> list[Frame]:

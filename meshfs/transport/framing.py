@@ -67,7 +67,7 @@ class FrameReceiver:
         self._start = 0
         self._end = 0
         self._large: Buffer | None = None
-        #: The length of a large frame whose prefix was received and which has no memory yet; otherwise 0.
+        #: The length of a large frame whose prefix was received and which has no memory yet, or 0.
         self._announced = 0
         self._large_length = 0
         self._large_filled = 0

@@ -4,7 +4,7 @@ Every failure is a ConfigError that names the address or path, and leaves no soc
 process left behind is replaced. A Unix socket that another process listens on is not.
 
 When a node starts, an interface may be missing, or have no address yet. If another interface has an address of the
-node, the missing addresses are listened on all the same. They can be connected to as soon as an interface has them.
+node, the exporter listens on the missing addresses already. They can be connected to as soon as an interface has them.
 If no interface has any address of the node, the config is wrong for this machine, and listening fails.
 """
 
@@ -52,7 +52,7 @@ def listen_all(addresses: Sequence[str], port: int, path: Path) -> list[socket.s
 def listen_tcp_at(places: Sequence[tuple[str, int]], *, early: bool = True) -> dict[tuple[str, int], socket.socket]:
     """Listen on all the places, or raise ConfigError and leave none open.
 
-    If ``early``, an address that no interface has yet is listened on, too.
+    If ``early``, listen also on an address that no interface has yet.
     """
     sockets: dict[tuple[str, int], socket.socket] = {}
     try:

@@ -91,23 +91,26 @@ def _session_of(request: Request) -> Session:
     peer = request.peer
     session = peer.exporter.sessions.get(request.session_id)
     if session is None:
-        raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session")
+        raise StatusError(NtStatus.USER_SESSION_DELETED, "the exporter has no such session")
     signed = _verify(request, session)
     check_alike(session.negotiated, peer.connection.negotiated, signed=signed)
     if not session.serving:
         expired = session.state is SessionState.EXPIRED
         status = NtStatus.NETWORK_SESSION_EXPIRED if expired else NtStatus.REQUEST_NOT_ACCEPTED
-        raise StatusError(status, f"session is {session.state.name}")
+        raise StatusError(status, f"the session is in state {session.state.name}")
     if request.security is None:
         peer.exporter.count("nonces_repeated")
-        why = f"a bind with message id {request.message.message_id}, which the session's key may have signed with"
+        why = f"the session's key may have signed with message id {request.message.message_id} already"
         raise StatusError(NtStatus.NOT_SUPPORTED, why)
     if session.no_more_channels:
         raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, session.no_more_channels)
     if peer in session.channels:
-        raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, "bound to this connection already")
+        raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, "the session is bound to this connection already")
     if len(session.channels) >= limits.CHANNELS_PER_SESSION_MAX:
-        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, f"more than {limits.CHANNELS_PER_SESSION_MAX} channels")
+        raise StatusError(
+            NtStatus.INSUFFICIENT_RESOURCES,
+            f"the session has {limits.CHANNELS_PER_SESSION_MAX} channels, the most that are allowed",
+        )
     _check_connections(peer, session.user)
     return session
 
@@ -137,7 +140,7 @@ def _verify(request: Request, session: Session) -> bool:
     if key is not None and shared is not None:
         if peer.connection.check(message, key) != Protection.SIGNED:
             peer.exporter.count("bad_signatures")
-            raise StatusError(NtStatus.ACCESS_DENIED, "wrong signature")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the signature of the bind is wrong")
         if own is not None or shared.reserve(message.message_id):
             request.security, request.sign = key, True
     return True
@@ -152,17 +155,19 @@ def check_alike(session: Negotiated, connection: Negotiated, *, signed: bool) ->
     gmac = SigningAlgorithm.AES_GMAC
     if session.signing_algorithm is not connection.signing_algorithm:
         if session.signing_algorithm is gmac:
-            raise StatusError(NtStatus.REQUEST_OUT_OF_SEQUENCE, "session signs with AES-GMAC, connection does not")
+            raise StatusError(
+                NtStatus.REQUEST_OUT_OF_SEQUENCE, "the session signs with AES-GMAC, and the connection does not"
+            )
         if connection.signing_algorithm is gmac:
-            raise StatusError(NtStatus.NOT_SUPPORTED, "connection signs with AES-GMAC, session does not")
+            raise StatusError(NtStatus.NOT_SUPPORTED, "the connection signs with AES-GMAC, and the session does not")
     if session.dialect is not connection.dialect:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "dialects of session and connection differ")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "the dialects of the session and of the connection differ")
     if not signed:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "bind is not signed")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "the bind is not signed")
     if session.cipher is not connection.cipher:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "ciphers of session and connection differ")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "the ciphers of the session and of the connection differ")
     if session.peer_guid != connection.peer_guid:
-        raise StatusError(NtStatus.USER_SESSION_DELETED, "session of another client")
+        raise StatusError(NtStatus.USER_SESSION_DELETED, "the session belongs to another client")
 
 
 def _bind_of(request: Request, session: Session) -> Bind:
@@ -172,7 +177,7 @@ def _bind_of(request: Request, session: Session) -> Bind:
     if under_way is not None:
         return under_way
     if peer.logins_under_way >= limits.LOGINS_PER_CONNECTION_MAX or peer.has_all_sessions:
-        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "the connection has too many sessions or logins")
     started = Bind(Acceptor(peer.exporter.find_account, peer.exporter.name), peer.connection.negotiated.preauth.copy())
     peer.binds[session.id] = started
     session.binding.add(peer)

@@ -34,22 +34,22 @@ def create(request: Request) -> None:
 def _check(body: CreateRequest) -> None:
     """Raise StatusError if the fields contradict each other, or ask for something that no share has."""
     if body.impersonation > ImpersonationLevel.DELEGATE:
-        raise StatusError(NtStatus.BAD_IMPERSONATION_LEVEL, f"impersonation level {body.impersonation}")
+        raise StatusError(NtStatus.BAD_IMPERSONATION_LEVEL, f"there is no impersonation level {body.impersonation}")
     both = CreateOptions.DIRECTORY_FILE | CreateOptions.NON_DIRECTORY_FILE
     if (
         body.disposition > CreateDisposition.OVERWRITE_IF
         or body.share_access & ~_SHARE_ALL
         or body.options & both == both
     ):
-        raise StatusError(NtStatus.INVALID_PARAMETER, "CREATE fields contradict each other")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "fields of the CREATE contradict each other")
     if body.name.startswith("\\"):
-        raise StatusError(NtStatus.INVALID_PARAMETER, "name begins with a separator")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "the name begins with a separator")
     if body.options & CreateOptions.OPEN_BY_FILE_ID:
-        raise StatusError(NtStatus.NOT_SUPPORTED, "open by file id")
+        raise StatusError(NtStatus.NOT_SUPPORTED, "a file cannot be opened by its id")
     if body.desired_access & AccessMask.ACCESS_SYSTEM_SECURITY:
         # After this status, a client that asks for the SACL goes on without it. After another one, it gives up.
         raise StatusError(NtStatus.PRIVILEGE_NOT_HELD, "nobody may see or change what is audited")
     if not body.desired_access:
-        raise StatusError(NtStatus.ACCESS_DENIED, "no access wanted")
+        raise StatusError(NtStatus.ACCESS_DENIED, "the CREATE asks for no access")
     if body.context(b"TWrp") is not None:
         raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, "no earlier versions are kept")

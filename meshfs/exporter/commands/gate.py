@@ -36,13 +36,13 @@ def serve(request: Request) -> None:
         if needs and (needs is not _IF_NAMED or request.names_session):
             session = peer.sessions.get(request.session_id)
             if session is None or not session.serving:
-                raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session on this connection")
+                raise StatusError(NtStatus.USER_SESSION_DELETED, "the connection has no such session")
             request.session = session
             request.protect_by(session)
             if needs is _TREE:
                 tree = session.trees.get(request.tree_id)
                 if tree is None:
-                    raise StatusError(NtStatus.NETWORK_NAME_DELETED, "no such tree")
+                    raise StatusError(NtStatus.NETWORK_NAME_DELETED, "the session has no such tree")
                 request.tree = tree
         handler(request)
     except StatusError as error:

@@ -26,9 +26,9 @@ def ioctl(request: Request) -> None:
     """Answer an FSCTL of the connection, or let the open answer."""
     body = IoctlRequest.unpack(request.message.body)
     if body.flags != IOCTL_IS_FSCTL:
-        raise StatusError(NtStatus.NOT_SUPPORTED, "IOCTL that is no FSCTL")
+        raise StatusError(NtStatus.NOT_SUPPORTED, "the IOCTL is no FSCTL")
     if body.ctl_code in _NOT_SUPPORTED:
-        raise StatusError(_NOT_SUPPORTED[body.ctl_code], f"FSCTL 0x{body.ctl_code:08x}")
+        raise StatusError(_NOT_SUPPORTED[body.ctl_code], f"FSCTL 0x{body.ctl_code:08x} is not supported")
     payload_bytes = max(len(body.input), body.output_bytes_max, body.input_bytes_max)
     of_connection = _OF_CONNECTION.get(body.ctl_code)
     if of_connection is not None:
@@ -60,7 +60,7 @@ def _validate_negotiate(request: Request, body: IoctlRequest) -> None:
     mode = security_mode(peer.exporter.security)
     reply = ValidateNegotiateResponse(capabilities_of(negotiated), peer.exporter.guid, mode, dialect).pack()
     if len(reply) > body.output_bytes_max:
-        raise StatusError(NtStatus.BUFFER_TOO_SMALL, "VALIDATE_NEGOTIATE_INFO")
+        raise StatusError(NtStatus.BUFFER_TOO_SMALL, "the output buffer is too small for the reply")
     reply_to_ioctl(request, body, reply)
 
 
@@ -68,7 +68,7 @@ def _query_interfaces(request: Request, body: IoctlRequest) -> None:
     """Answer with the addresses to which further channels can be made (3.3.5.15.11)."""
     peer = request.peer
     if body.file_id != NO_FILE:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "QUERY_NETWORK_INTERFACE_INFO of a file")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "QUERY_NETWORK_INTERFACE_INFO must not name a file")
     if not peer.connection.negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL:
         raise StatusError(NtStatus.NOT_SUPPORTED, "the peer does not ask for several channels")
     interfaces = peer.exporter.interfaces()
@@ -76,20 +76,22 @@ def _query_interfaces(request: Request, body: IoctlRequest) -> None:
         raise StatusError(NtStatus.NOT_SUPPORTED, "no network interface can be advertised")
     output = pack_interfaces(interfaces[: limits.NETWORK_INTERFACES_MAX])
     if len(output) > body.output_bytes_max:
-        raise StatusError(NtStatus.BUFFER_TOO_SMALL, f"{len(output)} bytes of network interfaces")
+        raise StatusError(
+            NtStatus.BUFFER_TOO_SMALL, f"the output buffer is too small for {len(output)} bytes of network interfaces"
+        )
     reply_to_ioctl(request, body, output)
 
 
 def _query_disks(request: Request, opened: Kind, body: IoctlRequest) -> None:
     """Answer with the disks of an open, or only with the disk that the input names."""
     if not opened.access & AccessMask.READ_DATA:
-        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
+        raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to read")
     user = request.session.user
     disks = opened.disks(request, body.input)
     digest = request.peer.exporter.config_digest
     output = encode_disks([replace(disk.info_for(user), config=digest) for disk in disks])
     if len(output) > body.output_bytes_max:
-        raise StatusError(NtStatus.BUFFER_TOO_SMALL, f"{len(output)} bytes of disks")
+        raise StatusError(NtStatus.BUFFER_TOO_SMALL, f"the output buffer is too small for {len(output)} bytes of disks")
     reply_to_ioctl(request, body, output)
 
 

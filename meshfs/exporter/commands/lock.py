@@ -36,7 +36,7 @@ def lock(request: Request) -> None:
             return
         opened.lock_sequences.begin(sequence)
     if not body.locks:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of nothing")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "the LOCK names no range")
     target = opened.lockable()
     if body.locks[0].flags & LockFlags.UNLOCK:
         _unlock(request, opened, target, body.locks, sequence)
@@ -64,10 +64,12 @@ def _unlock(request: Request, opened: Kind, target: Lockable, elements: tuple[Lo
     try:
         for element in elements:
             if element.flags != LockFlags.UNLOCK:
-                raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK and UNLOCK in one request")
+                raise StatusError(NtStatus.INVALID_PARAMETER, "the request asks for locks and unlocks at once")
             wanted = ByteRange(element.offset, element.length)
             if not target.locks.unlock(opened, wanted):
-                raise StatusError(NtStatus.RANGE_NOT_LOCKED, f"no lock of {element.length} bytes at {element.offset}")
+                raise StatusError(
+                    NtStatus.RANGE_NOT_LOCKED, f"the open has no lock of {element.length} bytes at {element.offset}"
+                )
             opened.session.holdings.give_back(Resource.LOCKS, target)
             freed = wanted.joined(freed)
         _succeed(request, opened, sequence)
@@ -85,7 +87,7 @@ def _lock(request: Request, opened: Kind, target: Lockable, elements: tuple[Lock
         raise StatusError(NtStatus.INVALID_PARAMETER, "only a single lock may wait")
     table = target.locks
     if table.count(opened) + len(locks) > limits.LOCKS_PER_OPEN_MAX:
-        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many locks")
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "the open has too many locks")
     opened.session.holdings.take(Resource.LOCKS, target, len(locks))
     try:
         granted = _try_all(table, locks)
@@ -113,10 +115,14 @@ def _try_all(table: LockTable, locks: list[Lock]) -> bool:
 def _checked(opened: Kind, element: LockElement) -> Lock:
     kind = _KINDS.get(LockFlags(element.flags & ~LockFlags.FAIL_IMMEDIATELY))
     if kind is None:
-        raise StatusError(NtStatus.INVALID_PARAMETER, f"lock flags 0x{element.flags:x}")
+        raise StatusError(
+            NtStatus.INVALID_PARAMETER, f"a range has the flags 0x{element.flags:x}, which are no kind of lock"
+        )
     wanted = ByteRange(element.offset, element.length)
     if not wanted.valid:
-        raise StatusError(NtStatus.INVALID_LOCK_RANGE, f"lock of {element.length} bytes at {element.offset}")
+        raise StatusError(
+            NtStatus.INVALID_LOCK_RANGE, f"a lock of {element.length} bytes at {element.offset} ends beyond 64 bits"
+        )
     return Lock(opened, wanted, kind)
 
 

@@ -20,7 +20,7 @@ def negotiate(peer: Peer, message: Message) -> None:
     """
     peer.happened(SmbEvent.NEGOTIATE if message.command == Command.NEGOTIATE else SmbEvent.REQUEST)
     if message.next is not None:
-        raise RemoteProtocolError("NEGOTIATE in a compound")
+        raise RemoteProtocolError("NEGOTIATE must not be part of a compound")
     request, negotiated, exporter = Request(peer, message), peer.connection.negotiated, peer.exporter
     hint, now = negotiate_hint(), exporter.now_filetime()
     if isinstance(message, Smb1Opening):

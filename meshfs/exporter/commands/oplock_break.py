@@ -11,5 +11,5 @@ def acknowledge(request: Request) -> None:
     """Let the open answer the acknowledgment. A lease cannot be acknowledged, because the exporter grants none."""
     body = unpack_break_acknowledgment(request.message.body)
     if not isinstance(body, OplockBreak):
-        raise StatusError(NtStatus.INVALID_DEVICE_STATE, "no lease to acknowledge")
+        raise StatusError(NtStatus.INVALID_DEVICE_STATE, "there is no lease to acknowledge")
     find_open(request, *body.file_id).acknowledge_break(request, body)

@@ -36,7 +36,7 @@ def query_directory(request: Request) -> None:
     request.check_charge(body.output_bytes_max)
     directory = opened.as_listable()
     if not is_directory_class(body.info_class):
-        raise StatusError(NtStatus.INVALID_INFO_CLASS, f"directory class {body.info_class}")
+        raise StatusError(NtStatus.INVALID_INFO_CLASS, f"directory class {body.info_class} is not supported")
     page = _Page(request, opened, body, directory)
     directory.pages.append(page)
     if len(directory.pages) == 1:
@@ -44,7 +44,7 @@ def query_directory(request: Request) -> None:
 
 
 class _Page:
-    """A QUERY_DIRECTORY whose answer is being made. If that takes long, the page is work of the processor (`Work`).
+    """Makes the answer to one QUERY_DIRECTORY. If that takes long, the page is work of the processor (`Work`).
 
     The pages of one open are made one after the other, because each begins where the page before has ended.
     """
@@ -137,7 +137,7 @@ class _Page:
         self._first = directory.pattern is None or bool(body.flags & _RESTART)
         if self._first:
             if not body.pattern:
-                raise StatusError(NtStatus.OBJECT_NAME_INVALID, "QUERY_DIRECTORY without a pattern")
+                raise StatusError(NtStatus.OBJECT_NAME_INVALID, "the QUERY_DIRECTORY has no pattern")
             directory.begin_listing(NamePattern(body.pattern), self._opened.newest_entry())
         self._position = directory.position
 
@@ -162,7 +162,9 @@ class _Page:
             return
         if not self._at_end:
             raise StatusError(NtStatus.INFO_LENGTH_MISMATCH, "not even one entry fits")
-        raise StatusError(NtStatus.NO_SUCH_FILE if self._first else NtStatus.NO_MORE_FILES, "nothing to list")
+        raise StatusError(
+            NtStatus.NO_SUCH_FILE if self._first else NtStatus.NO_MORE_FILES, "no more files match the pattern"
+        )
 
     def _entries(self) -> Iterator[tuple[Position, FileFacts | None]]:
         """Yield the next entries, each with its place. None stands for a file that is not listed."""

@@ -25,13 +25,15 @@ _IO_SIZE_MAX_BYTES: Final = limits.IO_SIZE_MAX_BYTES
 def read(request: Request) -> None:
     message = request.message
     if len(message.view) < _READ_FIXED_BYTES:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "READ is too short")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "the READ is too short")
     size, _, _, length, offset, persistent, volatile, minimum, channel, _, _, _ = _READ_REQUEST.unpack_from(
         message.view, HEADER_BYTES
     )
     opened = find_open(request, persistent, volatile)
     if size != 49 or channel or length > _IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
-        raise StatusError(NtStatus.INVALID_PARAMETER, f"READ of {length} bytes at {offset}, channel {channel}")
+        raise StatusError(
+            NtStatus.INVALID_PARAMETER, f"a READ of {length} bytes at {offset}, channel {channel}, is not valid"
+        )
     if length > (message.credit_charge or 1) * _CREDIT_BYTES:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"the CreditCharge does not cover a READ of {length} bytes")
     opened.read(request, offset, length, minimum)
@@ -41,15 +43,20 @@ def write(request: Request) -> None:
     message = request.message
     view = message.view
     if len(view) < WRITE_DATA_OFFSET:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "WRITE is too short")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "the WRITE is too short")
     size, start, length, offset, persistent, volatile, channel, _, _, _, flags = WRITE_REQUEST.unpack_from(
         view, HEADER_BYTES
     )
     opened = find_open(request, persistent, volatile)
     if size != 49 or channel or length > _IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
-        raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes at {offset}, channel {channel}")
+        raise StatusError(
+            NtStatus.INVALID_PARAMETER, f"a WRITE of {length} bytes at {offset}, channel {channel}, is not valid"
+        )
     if length and not WRITE_DATA_OFFSET <= start <= len(view) - length:
-        raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes from {start} of {len(view)}")
+        raise StatusError(
+            NtStatus.INVALID_PARAMETER,
+            f"the data of the WRITE, {length} bytes from {start}, is not inside a message of {len(view)}",
+        )
     if length > (message.credit_charge or 1) * _CREDIT_BYTES:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"the CreditCharge does not cover a WRITE of {length} bytes")
     opened.write(request, offset, start, length, flags)

@@ -62,13 +62,13 @@ def _session_of(request: Request) -> Session:
     if request.session_id:
         session = peer.sessions.get(request.session_id)
         if session is None:
-            raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session on this connection")
+            raise StatusError(NtStatus.USER_SESSION_DELETED, "the connection has no such session")
         if session.user:
             request.protect_by(session)
         return session
     # Sessions without a login are bounded by the number of connections without one (rules/admission.py).
     if peer.logins_under_way >= limits.LOGINS_PER_CONNECTION_MAX or peer.has_all_sessions:
-        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "the connection has too many sessions or logins")
     session = Session(peer.exporter.sessions.new_id(), peer, peer.connection.negotiated.preauth.copy())
     peer.sessions[session.id] = session
     peer.exporter.sessions.add(session)

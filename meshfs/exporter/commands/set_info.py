@@ -13,10 +13,10 @@ def set_info(request: Request) -> None:
     opened = find_open(request, *body.file_id)
     request.check_charge(len(body.buffer))
     if body.info_type != InfoType.FILE:
-        raise StatusError(NtStatus.ACCESS_DENIED, f"SET_INFO of type {body.info_type}")
+        raise StatusError(NtStatus.ACCESS_DENIED, f"SET_INFO of type {body.info_type} is not supported")
     change = parse_change(body.info_class, body.buffer)
     if isinstance(change, NtStatus):
-        raise StatusError(change, f"SET_INFO class {body.info_class}")
+        raise StatusError(change, f"SET_INFO class {body.info_class} is not supported")
     if isinstance(change, SetMode):
         _set_mode(opened, change.mode)
     else:
@@ -27,5 +27,5 @@ def set_info(request: Request) -> None:
 def _set_mode(opened: Kind, wanted: int) -> None:
     mode = changed_mode(opened.mode, wanted)
     if mode is None:
-        raise StatusError(NtStatus.INVALID_PARAMETER, f"mode 0x{wanted:x}")
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"mode 0x{wanted:x} cannot be set")
     opened.set_mode(mode)

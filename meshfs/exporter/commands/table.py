@@ -34,7 +34,7 @@ from meshfs.smb.messages import EchoRequest, EchoResponse
 
 
 class Needs(enum.IntEnum):
-    """The conditions that have to hold before a handler is called."""
+    """Lists the conditions that have to hold before a handler is called."""
 
     #: No condition, because the command is a login.
     LOGIN = 0

@@ -26,7 +26,7 @@ def connect(request: Request) -> None:
     exporter = request.peer.exporter
     share = exporter.find_share(body.share())
     if share is None:
-        raise StatusError(NtStatus.BAD_NETWORK_NAME, f"no share {body.share().lower()!r}")
+        raise StatusError(NtStatus.BAD_NETWORK_NAME, f"there is no share {body.share().lower()!r}")
     tree = exporter.sessions.connect(session, share.name.lower(), share.io_class)
     request.tree_id = tree.id
     flags = share.flags | ShareFlags.ENCRYPT_DATA if session.encrypt else share.flags

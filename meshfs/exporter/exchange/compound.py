@@ -80,7 +80,7 @@ class Compound:
             self.file_id, self._file_status = None, 0
             return
         if self._session_id is None or self._tree_id is None:
-            raise StatusError(NtStatus.INVALID_PARAMETER, "no request before it, or one without session or tree")
+            raise StatusError(NtStatus.INVALID_PARAMETER, "the request before has no session or tree, or there is none")
         message = request.message
         if message.protection and message.session_id != self._session_id:
             # The signature was checked with the key of another session of the connection, or with none.

@@ -41,7 +41,7 @@ _BELIEVED_UNSIGNED: Final = frozenset(
 
 
 class Chain(Protocol):
-    """The compound of a request, as far as the request knows it. A compound has one current request at a time.
+    """Stands for the compound of a request. A compound has one current request at a time.
 
     file_id   the file that the current request names, and which a related request after it uses
     session   the session of the requests before, if one was found
@@ -61,7 +61,7 @@ class Chain(Protocol):
 
 
 class Request:
-    """One request. ``session``, ``tree`` and ``open`` are set when they are found, ``answered`` by the reply."""
+    """Is one request. ``session``, ``tree`` and ``open`` are set when they are found, ``answered`` by the reply."""
 
     __slots__ = (
         "answered",

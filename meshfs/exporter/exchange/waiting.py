@@ -9,7 +9,7 @@ from meshfs.smb.constants import NtStatus
 
 
 class AsyncCommand:
-    """An asynchronous request that has no answer yet. Its connection finds it by AsyncId and by message id."""
+    """Is an asynchronous request without an answer yet. Its connection finds it by AsyncId and by message id."""
 
     __slots__ = ("_abort", "request")
 

@@ -21,11 +21,11 @@ _ON_DISK_ID: Final = Struct("<QQ16x")
 
 
 class Creator(NamedTuple):
-    """The functions of a kind of opens.
+    """Names the functions of a kind of opens.
 
     takes    returns whether a CREATE of that name, in a share of the kind, opens something of the kind
     create   answers such a CREATE, at once or later. It raises StatusError to refuse the CREATE
-    tick     is called every KIND_TICK_S while a share of the kind is offered. None if the kind needs no such calls
+    tick     is called every KIND_TICK_S while a share of the kind is offered. It is None for a kind without such calls
     """
 
     takes: Callable[[str], bool]
@@ -48,7 +48,7 @@ def check_room(session: Session) -> None:
     """Raise StatusError if the session, or its node, has as many opens as it may have."""
     session.holdings.check(Resource.OPENS)
     if len(session.opens) >= limits.OPENS_PER_SESSION_MAX:
-        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many opens")
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "the session has too many opens")
 
 
 def check_still_there(request: Request) -> None:

@@ -50,7 +50,7 @@ _REPLAY: Final = int(Flags.REPLAY_OPERATION)
 
 
 class Kind(Open):
-    """An open that requests can name. The methods refuse, or return the facts of an open without content."""
+    """Is an open that requests can name. The methods refuse, or return the facts of an open without content."""
 
     __slots__ = ()
 
@@ -58,19 +58,19 @@ class Kind(Open):
 
     def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
         """Answer a READ of ``length`` bytes. If there are fewer than ``minimum``, the answer is END_OF_FILE."""
-        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"READ of {self.name!r}")
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"{self.name!r} cannot be read")
 
     def write(self, request: Request, offset: int, start: int, length: int, flags: int) -> None:
         """Answer a WRITE. Its payload is the ``length`` bytes of the message that begin at ``start``."""
-        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"WRITE of {self.name!r}")
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"{self.name!r} cannot be written")
 
     def flush(self, request: Request) -> None:
         """Answer a FLUSH when all written data is on stable storage."""
-        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"FLUSH of {self.name!r}")
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"{self.name!r} cannot be flushed")
 
     def lockable(self) -> Lockable:
         """Return the object whose ranges a LOCK of this open locks."""
-        raise StatusError(NtStatus.INVALID_PARAMETER, f"LOCK of {self.name!r}, which has no bytes")
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"{self.name!r} has no bytes to lock")
 
     def check_may_lock(self) -> None:
         """Raise StatusError if this open must not lock ranges, although it may unlock them."""
@@ -102,13 +102,15 @@ class Kind(Open):
             case SetRename() | SetDisposition(delete=True):
                 raise StatusError(NtStatus.ACCESS_DENIED, f"{self.name!r} is neither renamed nor deleted")
             case SetBasic() if not self.access & AccessMask.WRITE_ATTRIBUTES:
-                raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write attributes")
+                raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to write attributes")
             case SetEndOfFile() | SetAllocation():
                 raise StatusError(NtStatus.INVALID_PARAMETER, f"{self.name!r} has no size to set")
 
     def ioctl(self, request: Request, body: IoctlRequest) -> None:
         """Answer an FSCTL that is about the open."""
-        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"FSCTL 0x{body.ctl_code:08x} of {self.name!r}")
+        raise StatusError(
+            NtStatus.INVALID_DEVICE_REQUEST, f"{self.name!r} does not support FSCTL 0x{body.ctl_code:08x}"
+        )
 
     def disks(self, request: Request, name: bytes) -> list[OfferedDisk]:
         """Return the disks for QUERY_DISKS. If ``name`` is not empty, it may name the only disk that is asked for."""
@@ -121,7 +123,7 @@ class Kind(Open):
         if self.directory is None:
             raise StatusError(NtStatus.INVALID_PARAMETER, f"{self.name!r} is no directory")
         if not self.access & AccessMask.READ_DATA:
-            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to list")
         return self.directory
 
     def newest_entry(self) -> int:
@@ -145,7 +147,7 @@ class Kind(Open):
 
     def acknowledge_break(self, request: Request, body: OplockBreak) -> None:
         """Answer an acknowledgment of an oplock break."""
-        raise StatusError(NtStatus.INVALID_DEVICE_STATE, "no oplock to acknowledge")
+        raise StatusError(NtStatus.INVALID_DEVICE_STATE, "there is no oplock to acknowledge")
 
 
 def reply_to_ioctl(request: Request, body: IoctlRequest, output: bytes, status: int = NtStatus.SUCCESS) -> None:
@@ -167,13 +169,14 @@ def find_open(request: Request, persistent: int, volatile: int) -> Kind:
         compound.file_id = volatile
     opened = request.session.opens.get(volatile)
     if not isinstance(opened, Kind) or opened.tree is not request.tree or persistent != volatile:
-        raise StatusError(NtStatus.FILE_CLOSED, f"no open 0x{volatile:x}")
+        raise StatusError(NtStatus.FILE_CLOSED, f"the session has no open 0x{volatile:x}")
     request.open = opened
     message = request.message
     # In a request, the header's Status field holds ChannelSequence and a reserved zero (MS-SMB2 2.2.1.2).
     if (message.status != opened.channel_sequence or message.flags & _REPLAY) and refuses(opened, message):
         request.peer.exporter.count("stale_requests")
         raise StatusError(
-            NtStatus.FILE_NOT_AVAILABLE, f"channel sequence {message.channel_sequence} of {opened.channel_sequence}"
+            NtStatus.FILE_NOT_AVAILABLE,
+            f"the request has channel sequence {message.channel_sequence}, and the open {opened.channel_sequence}",
         )
     return opened

@@ -24,7 +24,7 @@ _INDEX: Final = 1
 
 
 class RootOpen(Kind):
-    """An open of the root. From its beginning to its end, its directory is among ``watchers``."""
+    """Is an open of the root. From its beginning to its end, its directory is among ``watchers``."""
 
     __slots__ = ("_watchers",)
     directory: DirectoryState
@@ -87,16 +87,16 @@ def create(request: Request, body: CreateRequest) -> None:
     if body.options & CreateOptions.NON_DIRECTORY_FILE:
         raise StatusError(NtStatus.FILE_IS_A_DIRECTORY, "the root is a directory")
     if body.disposition == CreateDisposition.CREATE:
-        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, "the root exists")
+        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, "the root exists already")
     if body.disposition in OVERWRITES:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "a directory is not overwritten")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "a directory cannot be overwritten")
     allowed = int(READ_RIGHTS)
     granted = expand_access(body.desired_access, allowed)
     # A program that opens with all generic rights does not mean to make files.
     if not body.desired_access & WRITE_RIGHTS:
         granted &= ~int(WRITE_RIGHTS)
     if granted & ~allowed:
-        raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to the root")
+        raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to the root is not allowed")
     exporter = request.peer.exporter
     opened = RootOpen(request.session, request.tree, exporter.new_file_id(), granted, exporter.disk_watchers)
     answer(request, body, opened, allowed=allowed, action=CreateAction.OPENED)

@@ -25,13 +25,13 @@ _U32: Final = Struct("<I")
 
 
 class ShareList:
-    """The list of shares for one open of the pipe."""
+    """Answers one open of the pipe with the list of shares."""
 
     def __init__(self, shares: tuple[tuple[str, str], ...]) -> None:
         self._shares = (*((name, _TYPE_DISK, remark) for name, remark in shares), ("IPC$", _TYPE_IPC_HIDDEN, ""))
 
     def answer(self, pdu: bytes) -> bytes:
-        """Return the reply to one PDU. Never raises."""
+        """Return the reply to one PDU. Do not raise any error."""
         if len(pdu) > _PDU_MAX_BYTES:
             return _fault(0, _PROTOCOL_ERROR)
         try:

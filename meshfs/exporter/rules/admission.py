@@ -26,8 +26,9 @@ A peer gets in if it passes each stage faster than the attacker can fill that st
     NEGOTIATED   and a NEGOTIATE                       some 1,000
     LOGGING_IN   and a SESSION_SETUP with a token      some 100
 
-A connection with a login is not counted here and is never ended for another one; node_usage.py bounds those. All
-operations take constant time, except `know`, which sorts all connections without a login into groups again.
+A connection with a login is not counted here and is never ended for another one. Connections with a login are bounded
+by node_usage.py. All operations take constant time, except `know`, which sorts all connections without a login into
+groups again.
 """
 
 import enum
@@ -56,11 +57,11 @@ _WAITING: Final = (AdmissionStage.SILENT, AdmissionStage.NEGOTIATED, AdmissionSt
 
 
 class Arrival:
-    """One connection.
+    """Represents one connection until it is closed.
 
     key        names the group that the connection is counted in
     is_known   tells whether the connection comes from an address of the config, or from this machine's own socket
-    end        closes the connection; the listener sets this callable
+    end        closes the connection. The listener sets this callable
     gone       tells that the connection is not counted any more
     """
 
@@ -76,7 +77,7 @@ class Arrival:
 
 
 class _Queues:
-    """Connections by stage. Within a stage, the connection that reached the stage first comes first."""
+    """Holds connections by stage. Within a stage, the connection that reached the stage first comes first."""
 
     __slots__ = ("by_stage", "count")
 
@@ -107,13 +108,13 @@ class _Queues:
         return next(iter(queue)) if len(queue) > most else None
 
     def surplus(self, most: int) -> Iterator[Arrival]:
-        """Yield the first connections of each stage: as many as the stage has more than ``most``."""
+        """Yield from each stage the first connections, so that without them the stage has at most ``most``."""
         for queue in self.by_stage:
             yield from islice(queue, max(0, len(queue) - most))
 
 
 class Admission:
-    """All connections of one exporter. `arrive` and `advance` return the connection that has to be ended, or None."""
+    """Counts all connections of one exporter. `arrive` and `advance` return the connection to be ended, or None."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         #: The connections of each group that wait for a login, by the key of the group.
@@ -125,7 +126,7 @@ class Admission:
         self.know(known)
 
     def know(self, addresses: Iterable[str]) -> list[Arrival]:
-        """Take these addresses as those of the config from now on. Return the connections that are then too many."""
+        """Replace the addresses of the config by ``addresses``. Return the connections that are now too many."""
         self._known = frozenset(ip_address(address).packed for address in addresses)
         share = limits.CONNECTIONS_NODES_MAX // max(len(self._known), 1)
         self._node_max = max(limits.CONNECTIONS_NODE_MIN, min(limits.CONNECTIONS_NODE_MAX, share))
@@ -167,7 +168,7 @@ class Admission:
             arrival.gone = True
 
     def emptiest(self) -> Arrival | None:
-        """Return the connection to be ended when a descriptor is wanted: a stranger's, or else any without a login."""
+        """Return the connection to be ended for its descriptor. A stranger's comes first, then any without a login."""
         found = self._strangers.emptiest()
         if found is None:
             largest = max(self._groups.values(), key=lambda group: group.count, default=None)
@@ -227,4 +228,4 @@ class Admission:
 
 
 def _nothing() -> None:
-    """Stands for ``end`` until the listener has set it."""
+    """Do nothing, in place of ``end``, until the listener has set ``end``."""

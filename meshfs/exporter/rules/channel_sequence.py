@@ -30,7 +30,7 @@ def is_newer_or_equal(sequence: int, than: int) -> bool:
 
 
 class Requested(Protocol):
-    """An open, as far as the requests that name it are concerned."""
+    """Stands for an open, as far as the requests that name it are concerned."""
 
     channel_sequence: int
 
@@ -75,7 +75,7 @@ class EarlierRequests:
 
 
 class Sequenced(Requested, Protocol):
-    """An open, as far as its sequence is concerned."""
+    """Stands for an open, as far as its sequence is concerned."""
 
     earlier: EarlierRequests
 

@@ -31,7 +31,7 @@ class Resource(enum.StrEnum):
     WATCHES = "watched directories"
 
 
-#: How much of each resource a node may hold at the whole exporter.
+#: The most that a node may hold of each resource at the whole exporter.
 NODE_MOST: Final[Mapping[Resource, int]] = {
     Resource.OPENS: limits.OPENS_PER_NODE_MAX,
     Resource.TREES: limits.TREES_PER_NODE_MAX,
@@ -41,7 +41,7 @@ NODE_MOST: Final[Mapping[Resource, int]] = {
     Resource.WAITING_CREATES: limits.WAITING_CREATES_PER_NODE_MAX,
     Resource.WATCHES: limits.SCRATCH_WATCHERS_PER_NODE_MAX,
 }
-#: How much of each resource a node may hold at one disk, or in one scratch file.
+#: The most that a node may hold of each resource at one disk, or in one scratch file.
 TARGET_MOST: Final[Mapping[Resource, int]] = {
     Resource.OPENS: limits.OPENS_PER_NODE_AND_DISK_MAX,
     Resource.LOCKS: limits.LOCKS_PER_NODE_AND_DISK_MAX,
@@ -50,7 +50,7 @@ TARGET_MOST: Final[Mapping[Resource, int]] = {
 
 
 class Holdings:
-    """The counts of one node. A target is a disk or a scratch file. Targets are compared by identity."""
+    """Holds the counts of one node. A target is a disk or a scratch file. Targets are compared by identity."""
 
     __slots__ = ("_used", "node", "node_most", "on_refusal", "target_most")
 
@@ -62,7 +62,7 @@ class Holdings:
         target_most: Mapping[Resource, int] = TARGET_MOST,
     ) -> None:
         self.node = node
-        #: Gets the reason whenever the node is refused something.
+        #: Is called with the reason whenever the node is refused something.
         self.on_refusal = on_refusal
         self.node_most = node_most
         self.target_most = target_most

@@ -23,7 +23,7 @@ from meshfs.errors import LocalProtocolError
 
 
 class LinkState(enum.IntEnum):
-    """The states of a link. They are integers, because the hash of an integer costs no call in Python."""
+    """Lists the states of a link. They are integers, because the hash of an integer costs no call in Python."""
 
     #: The link receives in its turn, or the reactor calls when the transport has something.
     READING = enum.auto()
@@ -42,7 +42,7 @@ class LinkState(enum.IntEnum):
 
 
 class LinkEvent(enum.IntEnum):
-    """The events of a link."""
+    """Lists the events of a link."""
 
     #: The link has its turn.
     TURN = enum.auto()

@@ -17,7 +17,7 @@ _INVALID: Final = 0xFF
 
 
 class LockSequences:
-    """The LockSequenceArray of one open: a byte for each entry."""
+    """Holds the LockSequenceArray of one open, with a byte for each entry."""
 
     __slots__ = ("_numbers",)
 

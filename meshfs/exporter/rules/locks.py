@@ -28,7 +28,7 @@ OFFSET_MAX: Final = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """A range of bytes. A range of length 0 stands between two bytes."""
+    """Is a range of bytes. A range of length 0 stands between two bytes."""
 
     offset: int
     length: int
@@ -52,7 +52,7 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One byte-range lock that is held."""
+    """Is one byte-range lock that is held."""
 
     owner: object
     range: ByteRange
@@ -70,7 +70,7 @@ class _Sorted(Protocol):
 
 
 class _ShortSortedList(list[int]):
-    """Takes a tenth of the memory of a SortedList. An insertion moves values, so there are a thousand at most."""
+    """Takes a tenth of the memory of a SortedList. An insertion moves values, so the list has at most a thousand."""
 
     __slots__ = ()
 
@@ -88,7 +88,7 @@ class _ShortSortedList(list[int]):
 
 
 class _Ranges:
-    """Ranges that may overlap each other. It counts those that overlap a given range."""
+    """Holds ranges that may overlap each other, and counts the ranges that overlap a given one."""
 
     __slots__ = ("_ends", "_points", "_starts")
 
@@ -126,7 +126,7 @@ class _Ranges:
 
 
 class _Owned:
-    """The locks of one owner.
+    """Holds the locks of one owner.
 
     exclusive   the ranges of its exclusive locks
     counts      how many locks it has of each range and kind (exclusive or not)
@@ -141,7 +141,7 @@ class _Owned:
 
 
 class LockTable:
-    """The granted locks of one disk or file."""
+    """Holds the granted locks of one disk or file."""
 
     __slots__ = ("_exclusive", "_owned", "_shared", "_total")
 
@@ -238,7 +238,7 @@ class LockTable:
 
 
 class LockWaiter:
-    """A LOCK that waits until locks are released. ``retry`` tries again, and returns whether the wait is over."""
+    """Is a LOCK that waits until locks are released. ``retry`` tries again, and returns whether the wait is over."""
 
     __slots__ = ("range", "retry")
 
@@ -248,7 +248,7 @@ class LockWaiter:
 
 
 class Lockable:
-    """The base of everything that has byte-range locks: a disk, or a scratch file."""
+    """Is the base of a disk and of a scratch file, which both have byte-range locks."""
 
     __slots__ = ("lock_waiters", "locks")
 

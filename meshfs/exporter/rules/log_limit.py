@@ -2,7 +2,7 @@
 
 
 class LogLimit:
-    """A token bucket. Each line takes a token. ``held_back`` counts the lines for which no token was left."""
+    """Is a token bucket. Each line takes a token. ``held_back`` counts the lines for which no token was left."""
 
     def __init__(self, rate_per_s: float, burst: int) -> None:
         self._rate = rate_per_s

@@ -25,7 +25,7 @@ from meshfs.buffers import Account, BufferPool
 
 
 class MemoryWaiter(Protocol):
-    """A connection that is not read from, because its node holds too much memory."""
+    """Is a connection that is not read from, because its node holds too much memory."""
 
     @property
     def account(self) -> Account: ...
@@ -35,7 +35,7 @@ class MemoryWaiter(Protocol):
 
 
 class MemoryBudget:
-    """The memory of one exporter. ``defer`` calls a function later, outside of the function that gave memory back."""
+    """Counts the memory of one exporter. ``defer`` calls a function later, outside of the one that gave memory back."""
 
     def __init__(self, pool: BufferPool) -> None:
         self.max_bytes = limits.MEMORY_MAX_BYTES

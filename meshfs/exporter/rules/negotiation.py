@@ -125,9 +125,13 @@ def _settle_contexts(request: NegotiateRequest, negotiated: Negotiated) -> tuple
     except RemoteProtocolError as error:
         raise StatusError(NtStatus.INVALID_PARAMETER, str(error)) from error
     if preauth is None:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "NEGOTIATE of 3.1.1 without pre-authentication integrity")
+        raise StatusError(
+            NtStatus.INVALID_PARAMETER, "NEGOTIATE of 3.1.1 has no context for pre-authentication integrity"
+        )
     if HashAlgorithm.SHA_512 not in preauth.hash_algorithms:
-        raise StatusError(NtStatus.SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP, "no common pre-authentication hash")
+        raise StatusError(
+            NtStatus.SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP, "the two ends have no pre-authentication hash in common"
+        )
     contexts: list[NegotiateContext] = [PreauthIntegrity((HashAlgorithm.SHA_512,), os.urandom(_SALT_BYTES))]
     if encryption is not None:
         negotiated.cipher = _first_common(CIPHERS, encryption.algorithms, Cipher.NONE)

@@ -20,7 +20,7 @@ _KEEPS_CONTENT: Final = (CreateDisposition.OPEN, CreateDisposition.OPEN_IF)
 
 
 class Holder(Protocol):
-    """The open that has the oplock."""
+    """Stands for the open that has the oplock."""
 
     def oplock_broken(self) -> None:
         """Notify the holder that the break has begun. This is called once per oplock."""
@@ -30,7 +30,7 @@ class Holder(Protocol):
 
 
 class Oplock:
-    """One granted oplock. While the oplock is being broken, the holder has until ``deadline`` to acknowledge."""
+    """Is one granted oplock. While the oplock is being broken, the holder has until ``deadline`` to acknowledge."""
 
     __slots__ = ("_waiters", "breaking", "deadline", "holder", "level")
 

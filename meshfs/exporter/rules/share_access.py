@@ -27,7 +27,7 @@ _KINDS: Final = (
 
 
 class ShareCounts:
-    """The opens of one disk or file."""
+    """Counts the opens of one disk or file."""
 
     __slots__ = ("_does", "_forbids")
 

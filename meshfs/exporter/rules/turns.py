@@ -64,7 +64,7 @@ _AnyFlow = TypeVar("_AnyFlow")
 
 
 class TurnClass(Generic[_AnyFlow]):
-    """A class of I/O: its flows that want a turn, by start tag, and its own tags among the classes."""
+    """Holds the flows of one class that want a turn, by start tag, and the tags of the class among the classes."""
 
     __slots__ = ("finish", "name", "per_share", "ready", "start", "top", "v")
 
@@ -84,7 +84,7 @@ class TurnClass(Generic[_AnyFlow]):
 
 
 class TurnFlow:
-    """The turns of one node's work of one class. A subclass has the work.
+    """Holds the turns of one node and class. A subclass has the work.
 
     unpaid   how many completions were taken from the disks that the flow was not charged for yet
     wants    whether the flow is among those that want a turn, or has one

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Guest:
-    """A connection that was accepted at ``accepted_s``, and that is to be served in the turns of ``newcomers``.
+    """Is a connection that was accepted at ``accepted_s``, and that is served in the turns of ``newcomers``.
 
     ``on_turn`` begins to serve the connection. The doorstep sets this callable.
     """
@@ -125,4 +125,4 @@ class Doorstep:
 
 
 def _nothing(_: Guest) -> None:
-    """Stands for ``on_turn`` until the doorstep has set it."""
+    """Do nothing, in place of ``on_turn``, until the doorstep has set ``on_turn``."""

@@ -32,7 +32,7 @@ _CREDITS_MAX: Final = limits.CREDITS_MAX
 
 
 class ConnectionEngine:
-    """The engine of one connection.
+    """Is the engine of one connection.
 
     held             the frames that wait until others are answered (``is_full``), or for the next turn. While frames
                      are held, the link receives nothing. The link calls ``go_on`` when the frames may go on
@@ -52,7 +52,7 @@ class ConnectionEngine:
         #: The message of the first held frame, if the frame was parsed already.
         self._head: Message | None = None
         self.until_s = math.inf
-        #: Whether the last request was of the class system.
+        #: Tells whether the last request was of the class system.
         self.system = False
         self.on_class_change: Callable[[bool], bool] = _goes_on
         self._cancels = 0
@@ -123,7 +123,7 @@ class ConnectionEngine:
         part: Message | None = message
         while part is not None:
             if part.command == _CANCEL:
-                raise RemoteProtocolError("CANCEL in a compound")
+                raise RemoteProtocolError("CANCEL must not be part of a compound")
             if not self._window.take(part.message_id, part.credit_charge):
                 raise RemoteProtocolError(
                     f"message id {part.message_id} with charge {part.credit_charge} was not granted"
@@ -134,14 +134,16 @@ class ConnectionEngine:
         """Handle a CANCEL, which takes no message id. Raise RemoteProtocolError if there are more CANCELs than ids."""
         self._cancels += 1
         if message.next is not None:
-            raise RemoteProtocolError("CANCEL in a compound")
+            raise RemoteProtocolError("CANCEL must not be part of a compound")
         if self._peer.state is not _READY:
-            raise RemoteProtocolError("CANCEL before NEGOTIATE")
+            raise RemoteProtocolError("CANCEL came before NEGOTIATE")
         if self._cancels > self._window.used:
-            raise RemoteProtocolError(f"{self._cancels} CANCELs, and {self._window.used} message ids were used")
+            raise RemoteProtocolError(
+                f"{self._cancels} CANCELs came, and only {self._window.used} message ids were used"
+            )
         serve(Request(self._peer, message))
 
 
 def _goes_on(_: bool) -> bool:
-    """Stands for ``on_class_change`` if no other connection waits for a turn."""
+    """Return False, in place of ``on_class_change``, if no other connection waits for a turn."""
     return False

@@ -81,14 +81,14 @@ class Link:
         self._state = _READING
         #: The scope that is cancelled when the link ends. Its deadline is the time by which a node has to log in.
         self._until_end = trio.CancelScope(deadline=login_until_s)
-        #: Whether the reactor watches the transport for something to receive.
+        #: Tells whether the reactor watches the transport for something to receive.
         self._watched = False
         self._processor = exporter.processor
         #: The flow before a login.
         self._newcomers = newcomers
         #: The flow in which the link waits for the next request, and the flow in which held requests wait.
         self._app_flow = self._flow = newcomers
-        #: Whether anything came since `_was_idle` was called.
+        #: Tells whether anything came since `_was_idle` was called.
         self._received = False
         self._memory = exporter.memory
         self._outlet = Outlet(self.peer, self._reactor, newcomers, self._sent, self._broken)

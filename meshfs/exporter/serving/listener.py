@@ -258,4 +258,4 @@ def _remote_text(stream: socket.socket, address: object) -> str:
 
 
 def _ignored(_: AdmissionStage) -> None:
-    """Stands for ``on_stage`` once the connection has ended."""
+    """Do nothing, in place of ``on_stage``, once the connection has ended."""

@@ -50,12 +50,12 @@ class Outlet:
         #: The bytes that are charged for waiting replies outside of the pool's memory.
         self._charged_bytes = 0
         self._charged_to = peer.usage.memory
-        #: Set when all waiting replies were sent. It is None while no reply waits.
+        #: Is set when all waiting replies were sent. It is None while no reply waits.
         self.waiting: trio.Event | None = None
         peer.flush = self.flush
 
     def flush(self) -> None:
-        """Send as much as the transport takes now. Never raises."""
+        """Send as much as the transport takes now. Do not raise any error."""
         if self.waiting is not None:
             return
         try:

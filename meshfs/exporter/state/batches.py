@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sender(Protocol):
-    """A connection that has something to send; `meshfs.exporter.state.peer.Peer` is one."""
+    """Stands for a connection that has something to send, for example `meshfs.exporter.state.peer.Peer`."""
 
     dirty: bool
 
@@ -30,7 +30,7 @@ class Sender(Protocol):
 
 
 class Batches:
-    """The batches of one exporter. A batch may be inside another one. The outermost batch sends."""
+    """Keeps the batches of one exporter. A batch may be inside another one. The outermost batch sends."""
 
     def __init__(self) -> None:
         #: Called when something waits to be sent, or to go to a disk, and no batch is under way.
@@ -101,4 +101,4 @@ class Batches:
 
 
 def _nobody() -> None:
-    """Stands for ``on_dirty`` until a flusher has set it."""
+    """Do nothing, in place of ``on_dirty``, until a flusher has set ``on_dirty``."""

@@ -7,7 +7,7 @@ from meshfs.smb.states import SESSION, SessionState, SmbEvent, next_state
 
 
 class Bind:
-    """A bind that is under way. The bind runs the states of a login, although its session has logged in already."""
+    """Is a bind that is under way. The bind runs the states of a login, although its session has logged in already."""
 
     __slots__ = ("login", "preauth", "state")
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Closable(Protocol):
-    """An object, such as an open, that may still have I/O at a disk for a while after it was closed."""
+    """Stands for an object, such as an open, that may have I/O at a disk for a while after it was closed."""
 
     def close(self, then: Callable[[], object]) -> None:
         """Close the object. Call ``then``, perhaps at once, when nothing of it is at a disk any more."""
@@ -28,4 +28,4 @@ def close_all(opens: Collection[Closable], then: Callable[[], object]) -> None:
 
 
 def nobody() -> None:
-    """Stands for ``then`` if nobody waits for the end of the I/O."""
+    """Do nothing, in place of ``then``, if nobody waits for the end of the I/O."""

@@ -25,13 +25,13 @@ _CHANGE_BYTES: Final = 12 + 2
 
 
 class Page(Work, Protocol):
-    """A QUERY_DIRECTORY that was not answered yet; `meshfs.exporter.commands.query_directory` makes it."""
+    """Stands for a QUERY_DIRECTORY without an answer yet, which `meshfs.exporter.commands.query_directory` makes."""
 
     flow: ProcessorFlow
 
 
 class DirectoryState:
-    """The listing and the changes of one open.
+    """Holds the listing and the changes of one open.
 
     pattern    the pattern of the listing under way, or None before the first listing
     position   the place of the last file that was answered

@@ -6,13 +6,13 @@ from meshfs.disk.base import DiskRequest
 
 
 class MayBeClosed(Protocol):
-    """A connection; `meshfs.exporter.state.peer.Peer` is one."""
+    """Stands for a connection, for example `meshfs.exporter.state.peer.Peer`."""
 
     closed: bool
 
 
 class Cause(Protocol):
-    """The request of a peer; `meshfs.exporter.exchange.request.Request` is one."""
+    """Stands for the request of a peer, for example `meshfs.exporter.exchange.request.Request`."""
 
     @property
     def peer(self) -> MayBeClosed:
@@ -23,7 +23,7 @@ class Cause(Protocol):
 
 
 class PeerDiskRequest(DiskRequest):
-    """A request to a disk for ``request``. Its maker sets ``request`` right after the construction.
+    """Is a request to a disk for ``request``. Its maker sets ``request`` right after the construction.
 
     A constructor that takes ``request`` would be one more call per READ and WRITE.
     """

@@ -8,12 +8,12 @@ from meshfs.exporter.state.directory import DirectoryState
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.smb.constants import NotifyFilter
 
-#: What changes when a disk is modified: its state, its size, or the access of nodes.
+#: The kinds of changes when a disk is modified. Its state, its size, or the access of nodes has changed.
 _MODIFIED: Final = NotifyFilter.ATTRIBUTES | NotifyFilter.SIZE
 
 
 class DiskWatchers:
-    """The directories of all opens of the roots. The answers to their CHANGE_NOTIFYs are sent in one batch."""
+    """Holds the directories of all opens of the roots. The answers to their CHANGE_NOTIFYs are sent in one batch."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches

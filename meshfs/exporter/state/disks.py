@@ -13,7 +13,7 @@ from meshfs.smb.info import short_name
 
 
 class OfferedDisks:
-    """The disks on offer. As all names in SMB, their names are compared without regard to case."""
+    """Holds the disks on offer. As all names in SMB, their names are compared without regard to case."""
 
     def __init__(self) -> None:
         # The disks by their folded names, which is the order of listings.

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class Exporter:
-    """One node's exporter. `take_accounts`, `take_security` and `take_config` change it while it runs."""
+    """Is one node's exporter. `take_accounts`, `take_security` and `take_config` change it while it runs."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Exporter:
         #: The files of the share `scratch`, or None if there is no such share.
         self.scratch: ScratchVolume | None = None
         self.pool = pool or BufferPool()
-        #: What each node holds; ``descriptors`` is how many files the process may open.
+        #: The resources that each node holds. ``descriptors`` is the number of files that the process may open.
         self.usage = UsageByNode(descriptors, accounts.nodes, self.limit_reached)
         self.memory = MemoryBudget(self.pool)
         self.clock = clock

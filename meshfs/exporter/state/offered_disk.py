@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class OpenOfDisk(Protocol):
-    """An open, as far as its disk knows it; `meshfs.exporter.kinds.disk.open.DiskOpen` is one."""
+    """Stands for an open, as far as its disk knows it, for example `meshfs.exporter.kinds.disk.open.DiskOpen`."""
 
     access: int
     closing: bool
@@ -44,14 +44,14 @@ class OpenOfDisk(Protocol):
 
 
 class CreateOfDisk(Protocol):
-    """A CREATE that waits for the disk; `meshfs.exporter.kinds.pending_create.PendingCreate` is one."""
+    """Stands for a CREATE that waits for the disk, as `meshfs.exporter.kinds.pending_create.PendingCreate` does."""
 
     def retry(self) -> None:
         """Try the CREATE again. It is refused if the disk is no longer offered."""
 
 
 class OfferedDisk(Lockable):
-    """One disk on offer. ``allow`` returns the access that the config gives to a node."""
+    """Is one disk on offer. ``allow`` returns the access that the config gives to a node."""
 
     __slots__ = (
         "_closing",

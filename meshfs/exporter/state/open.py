@@ -29,7 +29,7 @@ O_contra = TypeVar("O_contra", contravariant=True)
 
 
 class OwningSession(Protocol[O_contra]):
-    """The session of an open, as far as the open knows it.
+    """Stands for the session of an open, as far as the open knows the session.
 
     user       the node that is logged in
     holdings   what the node holds at this exporter
@@ -51,7 +51,7 @@ class OwningSession(Protocol[O_contra]):
 
 
 class WaitingRequest(Protocol):
-    """An asynchronous request that waits for something to happen to an open."""
+    """Stands for an asynchronous request that waits for something to happen to an open."""
 
     @property
     def channel_sequence(self) -> int:
@@ -62,7 +62,7 @@ class WaitingRequest(Protocol):
 
 
 class Open:
-    """The base of all kinds of opens. Both halves of the SMB2_FILEID are ``file_id``."""
+    """Is the base of all kinds of opens. Both halves of the SMB2_FILEID are ``file_id``."""
 
     __slots__ = (
         "_counted_at",
@@ -111,7 +111,7 @@ class Open:
         self.directory: DirectoryState | None = None
         self.earlier = EarlierRequests()
         self.closing = False
-        #: Whether nothing of the open is left.
+        #: Tells whether nothing of the open is left.
         self.gone = False
         #: The asynchronous requests that wait for something to happen to the open.
         self.waits: set[WaitingRequest] = set()

@@ -31,7 +31,7 @@ _OUT_MAX_BYTES = 64 * limits.KIB
 
 
 class Cancellable(Protocol):
-    """A request that a CANCEL can end. An example is `meshfs.exporter.kinds.disk.io.IoRequest`."""
+    """Stands for a request that a CANCEL can end. An example is `meshfs.exporter.kinds.disk.io.IoRequest`."""
 
     @property
     def session(self) -> Session:
@@ -42,7 +42,7 @@ class Cancellable(Protocol):
 
 
 class Pending(Cancellable, Protocol):
-    """An asynchronous request that was not answered yet; `meshfs.exporter.exchange.waiting.AsyncCommand` is one."""
+    """Stands for a request without an answer yet, as `meshfs.exporter.exchange.waiting.AsyncCommand` is."""
 
     @property
     def message_id(self) -> int:
@@ -53,14 +53,14 @@ class Pending(Cancellable, Protocol):
 
 
 class HoldsMemory(Protocol):
-    """An object, such as a compound, with memory that is charged to the node of the connection."""
+    """Stands for an object, such as a compound, with memory that is charged to the node of the connection."""
 
     def let_go(self) -> None:
         """Charge the node no longer, because the connection is lost."""
 
 
 class Peer:
-    """The other end of one connection.
+    """Is the other end of one connection.
 
     flush       sends ``out``. The outlet of the connection sets this callable
     on_stage    is called when the connection comes closer to a login, and when its last session has ended
@@ -74,7 +74,7 @@ class Peer:
         self.connection = Connection(Role.EXPORTER, exporter.pool, received)
         #: The node that logged in last, or before a login the strangers. The connection's memory is charged there.
         self.usage = exporter.usage.strangers
-        #: Whether nobody is logged in on the connection.
+        #: Tells whether nobody is logged in on the connection.
         self.is_strangers = True
         self.received.account = self.usage.memory
         self.window = CreditWindow()
@@ -92,9 +92,9 @@ class Peer:
         #: The replies that were not sent.
         self.out = out
         self.dirty = False
-        #: Whether the transport is closed, so that nothing can be received or sent any more.
+        #: Tells whether the transport is closed, so that nothing can be received or sent any more.
         self.closed = False
-        #: Whether the connection has to be closed as soon as ``out`` was sent.
+        #: Tells whether the connection has to be closed as soon as ``out`` was sent.
         self.closing = False
         self.flush: Callable[[], None] = _nothing
         self.on_stage: Callable[[AdmissionStage], None] = _ignored
@@ -226,8 +226,8 @@ def _do(step: Callable[Parameters, object], *args: Parameters.args, **kwargs: Pa
 
 
 def _nothing() -> None:
-    """Stands for ``flush`` if there is no transport. The frames stay in ``out``."""
+    """Do nothing, in place of ``flush``, if there is no transport. The frames stay in ``out``."""
 
 
 def _ignored(_: AdmissionStage) -> None:
-    """Stands for ``on_stage`` if there is no listener."""
+    """Do nothing, in place of ``on_stage``, if there is no listener."""

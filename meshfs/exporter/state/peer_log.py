@@ -9,7 +9,7 @@ from meshfs.exporter.rules.log_limit import LogLimit
 
 
 class PeerLog:
-    """The counters and the log lines of one exporter. A line beyond its limit is counted and not logged.
+    """Keeps the counters and the log lines of one exporter. A line beyond its limit is counted and not logged.
 
     Lines about permitted events have a limit of their own. A node that logs in again and again must not use up the
     limit of the lines about errors of peers.

@@ -37,7 +37,7 @@ _SMALL_MAX_BYTES: Final = limits.REPLY_SMALL_MAX_BYTES
 
 
 class Loop(Protocol):
-    """The reactor, as far as the processor knows it."""
+    """Stands for the reactor, as far as the processor knows it."""
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` at the end of the round, or of the next one."""
@@ -57,9 +57,9 @@ class Processor:
         self.spent = spent
         self.loop: Loop | None = None
         self._batches = batches
-        #: Whether no flow waits for a turn. Then `run` does not run, and no call of `run` is planned.
+        #: Tells whether no flow waits for a turn. Then `run` does not run, and no call of `run` is planned.
         self.is_idle = True
-        #: Whether disks have answered, and no flow was charged for these completions yet.
+        #: Tells whether disks have answered, and no flow was charged for these completions yet.
         self._unpaid = False
         #: The time at which the first work came for the planned call of `run`.
         self._since_s = 0.0

@@ -9,7 +9,7 @@ from meshfs.model import FlowKey
 
 
 class ProcessorFlow(TurnFlow):
-    """One node's work of one class at the exporter's processor.
+    """Holds the work of one node and class at the exporter's processor.
 
     small, large   requests that disks have answered and that wait for their replies, by the size of the reply
     links          connections that have something to receive, to handle, or to send
@@ -25,10 +25,10 @@ class ProcessorFlow(TurnFlow):
 
 
 class Work(Protocol):
-    """Work that a connection does in its turns."""
+    """Stands for a part of a connection that works in the turns of its node, for example its link."""
 
     def step(self, until_s: float) -> ProcessorFlow | None:
-        """Work until that time by the processor's clock. Must not raise.
+        """Work until the time ``until_s`` of the processor's clock. An implementation must not raise.
 
-        Return the flow in which the rest of the work waits, or None if nothing is left.
+        Return the flow in which the work that is left waits, or None if nothing is left.
         """

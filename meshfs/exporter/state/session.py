@@ -29,7 +29,7 @@ SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, S
 
 
 class BoundConnection(Protocol):
-    """A connection, as far as a session knows it; `meshfs.exporter.state.peer.Peer` is one.
+    """Stands for a connection, as far as a session knows it, for example `meshfs.exporter.state.peer.Peer`.
 
     remote       names the other end in logs and in the status
     connection   has what the two ends negotiated, and the keys of the sessions on it
@@ -54,7 +54,7 @@ class BoundConnection(Protocol):
 
 
 class Session:
-    """One login of one node."""
+    """Is one login of one node."""
 
     __slots__ = (
         "bind_security",
@@ -86,10 +86,10 @@ class Session:
         #: The result of the negotiation on that connection. A bind is refused if its connection differs too much.
         self.negotiated = peer.connection.negotiated
         self.state = SessionState.NEW
-        #: Whether requests of the session are served. This follows ``state``, and saves a look-up on the hot path.
+        #: Tells whether requests of the session are served. It follows ``state``, and saves a look-up on the hot path.
         self.serving = False
         self.user = ""
-        #: What the node holds at this exporter in all its sessions. The login sets this.
+        #: The resources that the node holds at this exporter in all its sessions. The login sets this.
         self.holdings: Holdings
         #: The logins under way, by connection: the first login, or a reauthentication on any channel.
         self.logins: dict[BoundConnection, Acceptor] = {}

@@ -13,7 +13,7 @@ from meshfs.smb.states import SessionState, SmbEvent
 
 
 class Sessions(Mapping[int, Session]):
-    """The sessions by id. ``count`` adds one to the counter of a name."""
+    """Holds the sessions by id. ``count`` adds one to the counter of a name."""
 
     def __init__(self, usage: UsageByNode, count: Callable[[str], None]) -> None:
         self._usage = usage

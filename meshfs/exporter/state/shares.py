@@ -19,7 +19,7 @@ SHARE_SCRATCH: Final = "scratch"
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The facts of a share for TREE_CONNECT and for a listing of the shares.
+    """Holds the facts of a share for TREE_CONNECT and for a listing of the shares.
 
     remark     the purpose of the share. A share without a remark is not listed
     rights     the most access that anybody may have in the share (MaximalAccess)

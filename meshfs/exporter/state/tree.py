@@ -7,14 +7,14 @@ from meshfs.model import IoClass
 
 
 class CreateOfTree(Protocol):
-    """A CREATE that waits for something; `meshfs.exporter.kinds.pending_create.PendingCreate` is one."""
+    """Stands for a CREATE that waits, as `meshfs.exporter.kinds.pending_create.PendingCreate` does."""
 
     def retry(self) -> None:
         """Try the CREATE again, because its wait is over or its tree is gone."""
 
 
 class Tree:
-    """A connected share. ``io_class`` is None if the share has no disks.
+    """Is a connected share. ``io_class`` is None if the share has no disks.
 
     opens     the opens in the share. An open that is closing stays until nothing of it is at a disk
     creates   the CREATE requests that wait for something

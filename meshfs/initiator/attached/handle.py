@@ -64,11 +64,11 @@ class Handle:
         self._shared = attempts.shared
         self._writable = writable
         self._closed = False
-        #: How many bytes the next call of `zero` lets the owner zero.
+        #: The number of bytes that the next call of `zero` lets the owner zero.
         self._zero_bytes = limits.ZERO_PIECE_BYTES
         #: The port's ``write_seq`` at this handle's latest write that was not write-through.
         self.last_write_seq = 0
-        #: Set if acknowledged writes of this handle were lost, and its user does not know yet.
+        #: Is set if acknowledged writes of this handle were lost, and its user does not know yet.
         self.lost = False
 
     def read(self, offset: int, size: int) -> Coroutine[Any, Any, Data]:

@@ -54,7 +54,7 @@ class Over:
             del error
 
 
-#: What is known of earlier attempts when a request is sent again.
+#: What the mount knows of the earlier attempts when it sends a request again.
 Earlier = NotExecuted | MayHaveBeenExecuted
 Outcome = Earlier | Over
 

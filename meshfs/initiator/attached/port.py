@@ -51,15 +51,15 @@ class Port:
         #: Acknowledged writes so far, and how many of them are known to be on the disk.
         self.write_seq = 0
         self.flushed_seq = 0
-        #: How many opens are fenced. Until they are closed, nothing is sent to the disk.
+        #: The number of opens that are fenced. Until they are closed, nothing is sent to the disk.
         self.fences = 0
-        #: Set if the owner's exporter does not know FSCTL_SET_ZERO_DATA, so that zeros are written instead.
+        #: Is set if the owner's exporter does not know FSCTL_SET_ZERO_DATA, so that zeros are written instead.
         self.zeroes_by_writes = False
         self.written = WrittenTime(info.written_ns)
         self.meter = PortMeter(trio.current_time())
         self.answers = Answers(trio.current_time())
         self._verifier: str | None = None
-        # What the exporter said of the disk at the latest open or flush. None before the first open.
+        # The facts of the disk that the exporter gave at the latest open or flush. None stands for no open yet.
         self._opened: DiskInfo | None = None
         self._opens = self._new_opens()
 
@@ -108,7 +108,7 @@ class Port:
             self.spawn(functools.partial(ask_disk, self, attempts, exporter.session))
 
     def opened(self, info: DiskInfo) -> None:
-        """Take what the exporter says of the disk, at a new open before the open is used, and at a flush."""
+        """Take the facts of the disk that the exporter gives at a flush, or at a new open before the open is used."""
         before, self._opened = self._opened, info
         if before is not None and is_another_disk(before, info):
             logger.warning("disk %s: replaced by another one; what was opened before gets ESTALE", info.name)
@@ -136,7 +136,7 @@ class Port:
         self._end_opens()
 
     def latest(self) -> DiskInfo:
-        """Return what the exporter advertised last of the disk."""
+        """Return the last facts of the disk that the exporter advertised."""
         return next((info for info in self.exporter.disks if info.id == self.info.id), self.info)
 
     async def settle(self) -> None:
@@ -171,17 +171,17 @@ class Port:
         return self.written.shown_ns
 
     def fence(self, change: int) -> None:
-        """Add ``change`` to the number of fenced opens, and let every open find out again whether it may be used."""
+        """Add ``change`` to the number of fenced opens, and let every open check again whether it may be used."""
         self.fences += change
         self.update_opens()
 
     def update_opens(self) -> None:
-        """Let every open find out again whether it may be used."""
+        """Let every open check again whether it may be used."""
         for shared in self.shared_opens():
             shared.update()
 
     def announced(self, info: DiskInfo) -> None:
-        """Take what the exporter's list says of the disk. What it said at an open counts more."""
+        """Take the facts of the disk from the exporter's list. Facts that it gave at an open count more."""
         if not any(shared.handles for shared in self.shared_opens()):
             self.info = info
         elif info.instance and self._opened is not None and info.instance != self._opened.instance:

@@ -13,16 +13,16 @@ for it until its own deadline (attempts.py). ``_next_step`` says what the task d
     no      yes          any      yes    CREATE
 
 Fence. A write (or a zeroing) whose caller gave up may still be executed. So its open is fenced: it is closed and made
-again before anything newer is sent to the disk, through this open or through that of the other class. That suffices,
-because the exporter answers CLOSE only when the I/O of the open has ended. A write that was lost with its channel is
-fenced in the same way, if its caller gives up before another attempt is answered.
+again before anything newer is sent to the disk. The open of the other class waits as well. Closing is enough, because
+the exporter answers CLOSE only when the I/O of the open has ended. A write that was lost with its channel is fenced in
+the same way, if its caller gives up before another attempt is answered.
 
 Channels. The open belongs to the session and not to a channel. Its requests use all channels of the session.
 
 Lost CREATEs. If a channel is lost before the reply to a CREATE, a new CREATE is sent on another channel. The open that
-the first one may have made then lasts as long as the session. A replay would find it, but SMB 3 allows one only for a
-CREATE that asks for a durable handle: the CreateGuid, by which an exporter finds the first open, is a field of that
-request (MS-SMB2 2.2.13.2.11, 3.2.7.1, 3.3.5.9.10). Exporters of meshfs have no durable handles. Another exporter may
+the first one may have made then lasts as long as the session. A replay would find that open. But SMB 3 allows a replay
+only of a CREATE that asks for a durable handle. Only such a CREATE has a CreateGuid, by which an exporter finds the
+first open (MS-SMB2 2.2.13.2.11, 3.2.7.1, 3.3.5.9.10). Exporters of meshfs have no durable handles. Another exporter may
 grant one, and an open that outlives its session would break the fence. The open that is left over does little harm:
 it shares the disk with everybody, nothing was ever sent in it, and it only counts among the node's opens.
 
@@ -59,29 +59,29 @@ logger = logging.getLogger(__name__)
 
 
 class PortOfOpens(Protocol):
-    """Gives an open what it has to know of its disk's port."""
+    """Stands for the port of the disk, as far as an open of the disk uses the port."""
 
     exporter: RemoteExporter
     info: DiskInfo
     io_timeout_s: float
     answers: Answers
-    #: How many opens of the disk are fenced now. Unless it is 0, nothing may be sent to the disk.
+    #: The number of opens of the disk that are fenced now. Unless it is 0, nothing may be sent to the disk.
     fences: int
 
     def latest(self) -> DiskInfo:
-        """Return what the exporter advertised last of the disk."""
+        """Return the last facts of the disk that the exporter advertised."""
 
     def fence(self, change: int) -> None:
-        """Add ``change`` to the number of fenced opens, and let every open find out again whether it may be used."""
+        """Add ``change`` to the number of fenced opens, and let every open check again whether it may be used."""
 
     def update_opens(self) -> None:
-        """Let every open find out again whether it may be used."""
+        """Let every open check again whether it may be used."""
 
     def spawn(self, task: Callable[[], Any], /) -> None:
         """Run a task that outlives the call."""
 
     def opened(self, info: DiskInfo) -> None:
-        """Take what the exporter says of the disk at a new open, before the open is used."""
+        """Take the facts of the disk that the exporter gives at a new open. The call comes before the open is used."""
 
 
 class Step(enum.Enum):
@@ -98,7 +98,7 @@ class SharedOpen:
     """Keeps the SMB open of one disk in one class, while at least one handle uses it."""
 
     def __init__(self, disk: PortOfOpens, io_class: IoClass) -> None:
-        #: The session that requests use now. None while no open may be used, and while calls are held.
+        #: The session that requests use now. It is None while no open may be used, and while calls are held.
         self.session: InitiatorSession | None = None
         #: The session of the open if the open may be used. It stays set while calls are held.
         self.reachable: InitiatorSession | None = None
@@ -109,13 +109,13 @@ class SharedOpen:
         self.read_max_bytes = 0
         self.write_max_bytes = 0
         self.handles: set[Any] = set()
-        #: Set when another disk has taken the name. Every call through this open gets ESTALE from then on.
+        #: Is set when another disk has taken the name. Every later call through this open then gets ESTALE.
         self.ended = False
-        #: Set if the present open may write.
+        #: Is set if the present open may write.
         self.writable = False
-        #: Why the exporter refused the last CREATE. None if it did not, or if a handle was added since.
+        #: The refusal of the last CREATE. It is None if the exporter did not refuse, or if a handle was added since.
         self.refusal: OSError | None = None
-        #: Set, and replaced by a new event, when calls that wait have to check their condition again.
+        #: Is set when calls that wait have to check their condition again. A new event then takes its place.
         self.changed = trio.Event()
         self._kept = False
         self._disk = disk
@@ -240,7 +240,7 @@ class SharedOpen:
     # --- the task that keeps it --------------------------------------------------------
 
     def poke(self) -> None:
-        """Look at the change of a session that began or ended, or of its channels."""
+        """Adapt the open to a session that began or ended, or whose channels changed."""
         self._forget_lanes()
         self.forget_if_ended()
         if self._away_since_s != self._exporter.away_since_s:
@@ -250,7 +250,7 @@ class SharedOpen:
         self._poke.set()
 
     def update(self) -> None:
-        """Find out whether requests may use the open, and offer it to them or not."""
+        """Offer the open to requests if they may use the open now, or else withdraw it."""
         made_in = self._made_in
         alive = made_in is not None and not made_in.why
         usable = alive and self._ready and not self._disk.fences
@@ -260,7 +260,7 @@ class SharedOpen:
             self._wake()
 
     def _gone(self) -> None:
-        """Forget the open, which is closed. Nothing of it is at the disk any more."""
+        """Forget the open, because it is closed and has no I/O at the disk any more."""
         self._file, self._ready = None, False
         fenced, self._fenced = self._fenced, False
         self.update()
@@ -308,7 +308,7 @@ class SharedOpen:
     async def _close(self) -> None:
         """Send CLOSE until it is answered or the session ends, because until then old I/O may be under way.
 
-        Nobody waits for this without a deadline of its own: `remove` and calls that wait for the next open have theirs.
+        No caller waits for this without a deadline. `remove` has a deadline, and so has a call that waits for an open.
         """
         file, session = self._file, self._made_in
         assert file is not None
@@ -318,7 +318,7 @@ class SharedOpen:
         try:
             patience_s = self._disk.io_timeout_s
             while not await self._closed(session, file, patience_s):
-                # Every CLOSE without an answer holds a credit, and a disk may hang for days.
+                # Every CLOSE without an answer holds a credit. The disk may hang for days, so CLOSEs become rarer.
                 patience_s *= 2
         except StatusError as error:
             # Only the end of its session ends an open that cannot be closed.
@@ -380,7 +380,7 @@ class SharedOpen:
         self.update()
 
     def _close_late(self, session: InitiatorSession, file: RemoteOpen) -> None:
-        """Close an open whose CREATE was answered after its deadline, within the bound of any other call."""
+        """Close an open whose CREATE was answered after its deadline. The CLOSE has the deadline of any other call."""
         deadline = trio.current_time() + self._disk.io_timeout_s
         self._disk.spawn(functools.partial(session.close_late, file, deadline))
 

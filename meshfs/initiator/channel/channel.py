@@ -42,7 +42,7 @@ CLOSED: Final = "closed"
 
 
 class Channel:
-    """One channel. Call ``run`` in a nursery, log in or bind (session/login.py, session/bind.py), and then use it."""
+    """Is one channel. Call ``run`` in a nursery, then log in or bind (session/login.py, session/bind.py), then use it."""
 
     def __init__(
         self,
@@ -268,4 +268,4 @@ class Channel:
 
 
 def _nobody() -> None:
-    """Do nothing: the channel belongs to no session, which would have to know of its end."""
+    """Do nothing, because the channel belongs to no session that has to know of its end."""

@@ -95,7 +95,7 @@ class ClassRoom:
     def __init__(self) -> None:
         #: Credits that a lane of the class does not use while it has something in flight.
         self.kept: float = _KEPT
-        #: Set by each new request, and reset by `ChannelCredits.app_used`.
+        #: Is set by each new request, and reset by `ChannelCredits.app_used`.
         self.used = False
 
 
@@ -176,9 +176,9 @@ class ChannelCredits(Generic[W]):
         #: The lane of requests that belong to no disk.
         self.control = Lane(IoClass.APP)
         self.control.share = _ALL
-        #: How many requests wait.
+        #: The number of requests that wait.
         self.waiting = 0
-        #: Set while a request has its turn and too few credits are free. Then no new request starts before its turn.
+        #: Is set while a request has its turn and too few credits are free. Then no new request starts before its turn.
         self.short = False
         self._app = _Class()
         self._system = _Class()
@@ -207,7 +207,7 @@ class ChannelCredits(Generic[W]):
         return used
 
     def start(self, lane: Lane, charge: int) -> int | None:
-        """Return the message id for a request that may start at once. None for a request that has to `wait`."""
+        """Return the message id for a request that may start at once, or None if the request has to `wait`."""
         credits = self._credits
         held = lane.held + charge
         of_class = lane.of_class
@@ -226,7 +226,7 @@ class ChannelCredits(Generic[W]):
         self.waiting += 1
 
     def next(self, *, idle: bool) -> tuple[W, int] | None:
-        """Return the request that starts now, and its message id. None if no waiting request may start.
+        """Return the request that starts now and its message id, or None if no waiting request may start.
 
         If the channel is ``idle`` (nothing is in flight), no reply would bring credits. Then the credit for probes may
         be used as well.

@@ -40,7 +40,7 @@ class Frames:
         self.session_id = 0
         #: The session's ChannelSequence (MS-SMB2 3.2.4.1.5). Every request carries it.
         self.sequence = 0
-        #: Set when the channel is logged in or bound, so that its messages belong to a session.
+        #: Is set when the channel is logged in or bound, so that its messages belong to a session.
         self.logged_in = False
         self.sealed = False
         self.signed = False
@@ -50,7 +50,7 @@ class Frames:
         self._connection = connection
         self._credits = credits
         self._security: ChannelSecurity | None = None
-        # What signs or encrypts each request; both are None while neither is done.
+        # The signer and the sealer of requests. Both are None while requests are neither signed nor sealed.
         self._signer: Signer | None = None
         self._sealer: Sealer | None = None
         self._flags = 0
@@ -61,7 +61,7 @@ class Frames:
         Raises LocalProtocolError if messages are to be sealed and no cipher was negotiated.
         """
         if seal and security.sealer is None:
-            raise LocalProtocolError("encryption without a negotiated cipher")
+            raise LocalProtocolError("a key for encryption came, but no cipher was negotiated")
         self.session_id = session_id
         self.logged_in = True
         self._connection.security[session_id] = security

@@ -30,7 +30,7 @@ class Inbox:
         fail: Callable[[str], None],
     ) -> None:
         """``handle`` gets every message, ``handled`` is called after each batch, and ``fail`` ends the channel."""
-        #: Set when a whole message was received, which is a sign of life.
+        #: Is set when a whole message was received, which is a sign of life.
         self.heard = False
         #: The number of messages with a wrong signature or seal. Each of them ends the channel.
         self.bad_signatures = 0

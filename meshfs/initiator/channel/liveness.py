@@ -54,10 +54,10 @@ class Liveness:
         self._probe = probe
         self._silence = silence
         self._fail = fail
-        #: When the exporter answered on a connection outside the session. None if it never did.
+        #: The last time that the exporter answered on a connection outside the session, or None if it never did.
         self._exporter_heard_s: float | None = None
         self._siblings: Callable[[], Iterable[Sibling]] = _none
-        #: The bytes that had arrived by the last sign of life, both received ones and those still in the socket.
+        #: The number of bytes that had arrived by the last sign of life, in the socket or received from it.
         self._came_bytes = 0
 
     def configure(self, dead_after_s: float, silence_max_s: float) -> None:
@@ -69,7 +69,7 @@ class Liveness:
         self._siblings = siblings
 
     def exporter_heard(self, now: float) -> None:
-        """Note that the exporter answered on a connection outside the session: it lives, and this channel may not."""
+        """Note that the exporter answered on a connection outside the session, although this channel may be dead."""
         self._exporter_heard_s = now
 
     def look(self, now: float, *, overdue: bool) -> None:
@@ -115,16 +115,16 @@ class Liveness:
         return heard
 
     def _siblings_heard_s(self) -> float | None:
-        """Return the last sign of life of the exporter other than on this channel, None if there is no other way."""
+        """Return the last sign of life outside of this channel, or None if there is no other connection."""
         heard_s = [sibling.heard_s for sibling in self._siblings()]
         if self._exporter_heard_s is not None:
             heard_s.append(self._exporter_heard_s)
         return max(heard_s, default=None)
 
     def _probe_siblings(self) -> None:
-        """Probe all other channels too, to find out whether the exporter is silent or only this channel.
+        """Probe all other channels as well, to find out whether the exporter is silent or only this channel.
 
-        Signs of life from before this probe do not answer that, and a channel that is idle now gets none by itself.
+        An earlier sign of life does not answer this question, and an idle channel receives nothing without a probe.
         """
         for sibling in self._siblings():
             sibling.ask()

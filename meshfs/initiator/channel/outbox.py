@@ -25,13 +25,13 @@ class Outbox:
     """Sends the requests of one channel, and calls ``fail``, once or more, when the connection is lost."""
 
     def __init__(self, queue: OutQueue, fail: Callable[[str], None]) -> None:
-        #: Set when the transport took requests that had waited, which is as good a sign of life as an answer.
+        #: Is set when the transport took requests that had waited, which is as good a sign of life as an answer.
         self.progress = False
         self._queue = queue
         self._add = queue.add
         self._fail = fail
         self._reactor = reactor.current()
-        #: How many parts of requests wait for the end of the round.
+        #: The number of parts of requests that wait for the end of the round.
         self._corked = 0
         self._is_broken = False
 
@@ -46,7 +46,7 @@ class Outbox:
         self._queue.drop()
 
     def send(self, parts: Parts) -> None:
-        """Send a request, at the latest at the end of the reactor's round. Never raises."""
+        """Send a request, at the latest at the end of the reactor's round. Do not raise any error."""
         self._add(*parts)
         if not self._reactor.in_round:
             self._send()

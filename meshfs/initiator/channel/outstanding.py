@@ -70,10 +70,10 @@ class OutstandingRequests:
         self.window: ChannelCredits[Slot] = ChannelCredits(self.credits, self._left)
         #: The requests in flight, by message id.
         self.slots: dict[int, Slot] = {}
-        #: How busy the channel is, and how fast. It is kept only while ``measured`` is set.
+        #: The load of the channel and its speed. They are measured only while ``measured`` is set.
         self.load = Load(now)
         self.measured = False
-        #: Why nothing can be sent any more. It is empty until every caller has its ChannelLost.
+        #: The reason why nothing can be sent any more. It is empty until every caller has its ChannelLost.
         self.lost = ""
         self._control = self.window.control
         self._send = send
@@ -89,7 +89,7 @@ class OutstandingRequests:
 
         Awaiting the slot returns bytes (b"" at the end of the disk) or a memoryview, which is valid until the task
         yields again. It raises StatusError, ChannelLost, or TimeoutError at the deadline. ``lane`` has the credits of
-        the disk and class; a request without it belongs to no disk.
+        the disk and class. A request without a lane belongs to no disk.
         """
         slot = Slot(_READ, length, deadline, charge_for(length), lane or self._control)
         return self._start(slot, tree_id, file_id, offset)
@@ -174,7 +174,7 @@ class OutstandingRequests:
     ) -> Slot:
         """Start any other request. Awaiting the slot returns its `Reply`, whatever the status.
 
-        A request that ``changes`` a disk is treated like a write; ``replay`` is as in `start_write`. If the reply comes
+        A request that ``changes`` a disk is treated like a write. ``replay`` is as in `start_write`. If the reply comes
         when the caller no longer waits, ``late`` is called with it.
         """
         kind = LateSlot if late else ChangingSlot if changes else Slot
@@ -277,7 +277,7 @@ class OutstandingRequests:
         if message.protection not in self.frames.accepted_interim or not message.flags & _ASYNC:
             raise what_is_wrong(message, f"interim reply that is {message.protection.name} or not asynchronous")
         if slot.async_id is not None:
-            raise RemoteProtocolError(f"second interim reply to request {message.message_id}")
+            raise RemoteProtocolError(f"the exporter sent a second interim reply to request {message.message_id}")
         slot.async_id = message.async_id
         slot.lane.held -= slot.charge
         slot.charge = 0

@@ -18,7 +18,7 @@ class Probe:
     """Sends the ECHOs of one channel. If several are under way, the last one measures the delay."""
 
     def __init__(self, requests: OutstandingRequests, now: float) -> None:
-        #: How much each class may have in flight, which follows from the measured delay.
+        #: The room of each class, which is how much it may have in flight. The room follows from the measured delay.
         self.delay = DelayControl(now)
         self._requests = requests
         self._now = trio.current_time

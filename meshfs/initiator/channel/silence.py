@@ -44,7 +44,7 @@ class Silence:
         dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S,
         max_s: float = limits.CHANNEL_SILENCE_MAX_S,
     ) -> None:
-        #: When the exporter was probed. None if it was not probed since the last sign of life.
+        #: The time of the probe, or None if the exporter was not probed since the last sign of life.
         self.probed_s: float | None = None
         self.overdue = False
         self.dead_after_s = dead_after_s

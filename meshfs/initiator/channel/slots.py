@@ -50,7 +50,7 @@ class Slot:
 
     def __init__(self, command: int, length: int, deadline: float, charge: int, lane: Lane) -> None:
         self.command = command
-        #: The bytes that a READ asks for or a WRITE sends; 0 for any other request.
+        #: The number of bytes that a READ asks for or a WRITE sends, or 0 for any other request.
         self.length = length
         self.deadline = deadline
         #: The credits that the request takes and its lane holds. It is 0 once an interim reply has returned them.
@@ -60,7 +60,7 @@ class Slot:
         self.task: Task | Worker | Collector | None = worker.running or current_task()
         self.message_id = NOT_SENT
         self.async_id: int | None = None
-        #: Set if the request is signed, and the reply has to be, even on a channel that signs nothing.
+        #: Is set if the request is signed, and the reply has to be, even on a channel that signs nothing.
         self.signed = False
 
     @property

@@ -41,13 +41,13 @@ class DiskQuestions:
 
     def __init__(self, owner: ExporterToAsk) -> None:
         self._owner = owner
-        #: How many questions were not answered in time, and are asked again in the background.
+        #: The number of questions that were not answered in time, and are asked again in the background.
         self._overdue = 0
-        #: When a question may next try to reach an exporter that is down.
+        #: The time from which a question may try again to reach an exporter that is down.
         self._reach_again_s = -inf
 
     async def ask(self, info: DiskInfo) -> tuple[DiskInfo, InitiatorSession] | None:
-        """Return what the exporter says of the disk now, and in which session. None if no answer comes in time."""
+        """Return the exporter's facts of the disk and its session, or None if no answer comes in time."""
         owner = self._owner
         if owner.session is None:
             await self._reach()
@@ -81,7 +81,7 @@ class DiskQuestions:
             self._overdue -= 1
 
     async def _answer(self, session: InitiatorSession, info: DiskInfo) -> DiskInfo | None:
-        """Return the exporter's answer. None if it offers no such disk, refuses, breaks the protocol, or is lost."""
+        """Return the answer, or None if the exporter offers no such disk, refuses, breaks the protocol, or is lost."""
         try:
             return await session.ask(lambda channel: query_one_of(channel, session.root, info))
         except (ChannelLost, StatusError, RemoteProtocolError) as error:

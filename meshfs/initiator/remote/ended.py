@@ -11,9 +11,9 @@ class EndedChannels:
     def __init__(self) -> None:
         self.sent_bytes = 0
         self.received_bytes = 0
-        #: Messages that were forged, or changed on their way.
+        #: The number of messages that were forged, or changed on their way.
         self.bad_signatures = 0
-        #: Encrypted messages that came a second time, or on another channel than they were sent on.
+        #: The number of encrypted messages that came a second time, or on another channel than they were sent on.
         self.nonces_repeated = 0
 
     def add(self, channel: Channel) -> None:

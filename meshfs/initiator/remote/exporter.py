@@ -54,15 +54,16 @@ class RemoteExporter:
     ) -> None:
         self.node = node
         self.state = ExporterState.CONNECTING
-        #: Why the exporter is in this state. Empty while it is connected.
+        #: The reason for this state of the exporter. It is empty while the exporter is connected.
         self.why = "not tried yet"
-        #: When the exporter entered the state, by trio's clock.
+        #: The time at which the exporter entered the state, by trio's clock.
         self.since_s = 0.0
-        #: The last sign of life before the exporter went away, or the start of the mount. None while it is connected.
+        #: The last sign of life before the exporter went away, or the start of the mount. It is None while the
+        #: exporter is connected.
         self.away_since_s: float | None = None
         #: The disks that the exporter advertised last. They are kept while it is away.
         self.disks: tuple[DiskInfo, ...] = ()
-        #: The session. None while no channel is logged in.
+        #: The session. It is None while no channel is logged in.
         self.session: InitiatorSession | None = None
         self.io_timeout_s = io_timeout_s
         #: The calls that wait for the exporter now.
@@ -96,7 +97,7 @@ class RemoteExporter:
 
     @property
     def retry_at(self) -> float | None:
-        """Return when the next attempt to connect is due. None while no path waits for one."""
+        """Return the time of the next attempt to connect, or None if no path waits for an attempt."""
         return self._paths.retry_at
 
     async def run(self) -> None:

@@ -34,7 +34,7 @@ class BlockedCall:
     disk: str
     op: str
     since_s: float
-    #: When the call ends, unless the exporter or the disk changes its state before.
+    #: The time at which the call ends, unless the exporter or the disk changes its state before.
     ends_s: float
 
 
@@ -59,11 +59,11 @@ class Answers:
     __slots__ = ("last_s", "suspected_at_s", "suspected_since_s")
 
     def __init__(self, now: float) -> None:
-        #: When the disk last answered a call. An error is an answer as well.
+        #: The time of the disk's last answer to a call. An error is an answer as well.
         self.last_s = now
-        #: When a call timed out since which the disk has answered nothing. None if the disk is well.
+        #: The time at which a call timed out, if the disk has answered nothing since then. Otherwise it is None.
         self.suspected_at_s: float | None = None
-        #: Since when the disk has been silent, as far as that call shows.
+        #: The start of the disk's silence, as far as that call shows.
         self.suspected_since_s = now
 
     @property

@@ -85,7 +85,7 @@ class PathKeeper:
         self.losses = 0
         self.ended = EndedChannels()
         self.retry_at: float | None = None
-        #: Since when the path has been tried without success. None while it works, and while it is not tried.
+        #: The time of the first failure since the path worked. It is None while the path works or is not tried.
         self.broken_since: float | None = None
         self.running = False
         self.scope = trio.CancelScope()
@@ -95,7 +95,7 @@ class PathKeeper:
         self._dead_after_s = dead_after_s
         self._silence_max_s = silence_max_s
         self._poked = trio.Event()
-        # Why the last bind on this path was refused, until it is tried again.
+        # The reason why the last bind on this path was refused, kept until a bind is tried again.
         self._refusal = ""
 
     @property

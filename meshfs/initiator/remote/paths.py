@@ -59,7 +59,7 @@ class Paths:
 
     @property
     def retry_at(self) -> float | None:
-        """Return when the next attempt is due. None while no path waits for one."""
+        """Return the time of the next attempt, or None if no path waits for an attempt."""
         return min((keeper.retry_at for keeper in self.keepers if keeper.retry_at is not None), default=None)
 
     @property
@@ -97,7 +97,7 @@ class Paths:
     def take_remotes(self, advertised: tuple[Remote, ...]) -> None:
         """Use the addresses of the config and those that the exporter advertises.
 
-        If a configured address is missing from this answer, keep what the exporter advertised of it before.
+        If ``advertised`` lacks a configured address, keep what the exporter advertised earlier of that address.
         """
         self._advertised = advertised
         found = {remote.address: remote for remote in self._ways.remotes}

@@ -37,7 +37,7 @@ class Path:
     remote: Remote
     local: Interface | None = None
     number: int = 0
-    #: Set if other interfaces of ours are in the same network. The path must then be bound to this interface.
+    #: Is set if other interfaces of ours are in the same network. The path must then be bound to this interface.
     ambiguous: bool = False
 
     @property
@@ -52,7 +52,7 @@ class Path:
 
     @property
     def speed_bits_s(self) -> int:
-        """Return the speed of the slower end, as far as speeds are known. 0 if neither is known."""
+        """Return the speed of the slower end, as far as speeds are known, or 0 if neither is known."""
         speeds = [end.speed_bits_s for end in (self.local, self.remote) if end is not None and end.speed_bits_s]
         return min(speeds, default=0)
 
@@ -139,7 +139,7 @@ def _pairs(locals_: Sequence[Interface], remotes: Sequence[Remote]) -> Iterable[
 
 
 def _network_of(remote: Remote, locals_: Sequence[Interface]) -> object:
-    """Return the narrowest network of ours that has the address. None if there is none."""
+    """Return this machine's narrowest network that has the address, or None if no network has it."""
     try:
         address = ip_address(remote.address)
     except ValueError:

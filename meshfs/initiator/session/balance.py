@@ -3,15 +3,15 @@
 Every channel has a `Load` (channel/load.py): the bytes that are outstanding on it, and its measured rate. A request
 takes the channel with the smallest
 
-    (outstanding + size) / rate ** _PULL                 the pull is computed once per sample of the rate
+    (outstanding + size) / rate ** _PULL                 rate ** _PULL is computed once per sample (channel/load.py)
 
 If that channel would take more than `_WAIT_MAX` times as long as another one, the request takes instead the channel
 that is likely to be done first, by (outstanding + size) / rate. So an interface of a tenth of the speed gets a part of
-a deep queue and nothing of a shallow one, and does not delay those who read in order.
+a deep queue and nothing of a shallow one, and does not delay programs that read in order.
 
 The exponent `_PULL` is a half. If a processor at either end is the bottleneck, and not the links, the measured rate of
 a channel is proportional to what the channel is given. With an exponent of 1, every distribution would then be stable:
-of two equal links, one could carry a thirtieth for good. With an exponent below 1, only equal shares are stable. If the
+of two equal links, one could carry a thirtieth for ever. With an exponent below 1, only equal shares are stable. If the
 links are the bottleneck, the exponent alone would give a link of a tenth of the speed a third of the other's queue. Its
 answers would take three times as long, and a program that reads in order would get less than from the fast link alone.
 `_WAIT_MAX` bounds that. It is above 2, because a second request on a channel takes twice as long as the first, and
@@ -20,8 +20,8 @@ has to be possible.
 A channel that was never measured, or was given nothing for seconds, gets just enough for a sample: a small request, or
 one part of a large one.
 
-If a large request would leave a channel idle until its end, it is split into parts, one for each channel. The parts are
-sized so that all end at the same time. A request is only split if that saves enough time.
+If a channel would be idle before a large request on another channel ends, the request is split into parts, one for each
+channel. The parts are sized so that all end at the same time. A request is only split if that saves enough time.
 """
 
 from collections.abc import Iterable
@@ -30,8 +30,9 @@ from typing import Final, Generic, Protocol, TypeVar
 from meshfs.initiator.channel.load import REQUEST_BYTES, UNMEASURED_S, Load
 
 _WAIT_MAX: Final = 2.25
-#: Parts are whole pages, so that no sector is cut. They are so large that the requests cost less than they save.
+#: Parts are whole pages, so that no sector is cut.
 _PART_BYTES: Final = 4096
+#: A smaller part would cost more for its own request than it saves.
 _PART_MIN_BYTES: Final = 64 << 10
 #: A smaller request is never split.
 SPLIT_MIN_BYTES: Final = 2 * _PART_MIN_BYTES
@@ -63,7 +64,7 @@ class Spread(Generic[C]):
         self._set([*self.channels, channel])
 
     def remove(self, channel: C) -> None:
-        """Give the channel no more requests; a channel that is not among them is no error."""
+        """Give the channel no more requests. Do nothing if the channel takes no requests already."""
         self._set([other for other in self.channels if other is not channel])
 
     def _set(self, channels: list[C]) -> None:
@@ -88,7 +89,7 @@ class Spread(Generic[C]):
         return best if best_s <= _WAIT_MAX * first_s else first
 
     def split(self, size: int, now: float) -> list[tuple[C, int]]:
-        """Return the parts as (channel, bytes) in the order of the data. Empty if the request is not to be split."""
+        """Return the parts as (channel, bytes) in the order of the data, or an empty list if one channel takes all."""
         if self._only is not None or size < SPLIT_MIN_BYTES or len(self.channels) < 2:
             return []
         best = min(self.channels, key=lambda channel: channel.load.seconds(size))
@@ -109,7 +110,7 @@ class Spread(Generic[C]):
 def _level(channels: list[C], size: int, most_s: float) -> list[tuple[C, int]]:
     """Return parts that end at the same time. A channel whose part would be too small gets none.
 
-    Returns an empty list if the parts would take longer than ``most_s``, or only one channel is left.
+    Return an empty list if the parts would take longer than ``most_s``, or if only one channel is left.
     """
     chosen = channels
     while len(chosen) > 1:

@@ -110,7 +110,7 @@ async def query_disks(channel: Channel, root: RemoteOpen, deadline: float = inf)
 
 
 async def query_one_of(channel: Channel, root: RemoteOpen, info: DiskInfo) -> DiskInfo | None:
-    """Return what the exporter says of one disk, without an open of it; None if it offers no such disk.
+    """Return the facts of one disk without an open of the disk, or None if the exporter offers no such disk.
 
     The query on the root has the disk's name as its input. An exporter that ignores the input lists all its disks.
     """
@@ -120,7 +120,7 @@ async def query_one_of(channel: Channel, root: RemoteOpen, info: DiskInfo) -> Di
 
 
 async def query_disk(channel: Channel, file: RemoteOpen, disk_id: str, deadline: float = inf) -> DiskInfo:
-    """Return what the exporter says of the disk that ``file`` is an open of."""
+    """Return the facts that the exporter gives of the disk. ``file`` is an open of the disk."""
     slot = start_query_disks(channel, file.tree.tree_id, file.file_id, deadline)
     return only_disk(await channel.answer(slot), disk_id)
 

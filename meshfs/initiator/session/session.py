@@ -57,13 +57,13 @@ class InitiatorSession:
         self.spread: Spread[Channel] = Spread()
         #: The ChannelSequence of the next request.
         self.sequence = 0
-        #: Why the session ended. Empty while the session lasts.
+        #: The reason why the session ended. It is empty while the session lasts.
         self.why = ""
         #: The latest sign of life of the exporter on the channels that have ended.
         self.gone_s = -inf
-        #: Why no further bind is tried until BIND_AGAIN_S have passed. Empty while binds are tried.
+        #: The reason why no bind is tried until BIND_AGAIN_S have passed. It is empty while binds are tried.
         self.no_more = ""
-        #: Why the session keeps one channel until it ends. Empty while it may have several.
+        #: The reason why the session keeps one channel until it ends. It is empty while the session may have several.
         self.one_only = ""
         #: The scope of everything that is done for the session. It is cancelled when the session ends.
         self.scope = trio.CancelScope()

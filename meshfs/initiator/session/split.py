@@ -22,7 +22,7 @@ from meshfs.initiator.channel.slots import Slot, resume
 from meshfs.loop import worker
 from meshfs.loop.worker import PARKED, Worker
 
-#: Which channel takes how many bytes of a request.
+#: The parts of a request, each with its channel and its number of bytes.
 Parts = Sequence[tuple[Channel, int]]
 
 
@@ -37,9 +37,9 @@ class SplitRequest:
 
     def __init__(self, read_bytes: int = 0) -> None:
         self.slots: list[Slot] = []
-        #: The part whose error the whole ends with. None if that part could not be started.
+        #: The part whose error ends the whole request. It is None if that part could not be started.
         self.failed: Slot | None = None
-        #: Bytes read or written so far.
+        #: The number of bytes read or written so far.
         self.count = 0
         self._left = 0
         self._starts: dict[Slot, int] = {}

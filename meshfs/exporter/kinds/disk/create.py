@@ -40,7 +40,7 @@ def create(request: Request, body: CreateRequest) -> None:
 
 
 class _Pending(PendingCreate):
-    """A CREATE that is tried again when the I/O that earlier sessions left at the disk has ended."""
+    """Is a CREATE that is tried again when the I/O that earlier sessions left at the disk has ended."""
 
     __slots__ = ("_body", "_disk", "_left")
 
@@ -92,7 +92,7 @@ def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:
     if granted & ~allowed:
         if granted & ~allowed & ~int(WRITE_RIGHTS) == 0 and disk.info.access is Access.READ_ONLY:
             raise StatusError(NtStatus.MEDIA_WRITE_PROTECTED, f"disk {disk.name} is read-only")
-        raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to disk {disk.name}")
+        raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to disk {disk.name} is not allowed")
     if disk.is_away and granted & ~int(ATTRIBUTE_RIGHTS):
         raise StatusError(NtStatus.NO_SUCH_DEVICE, f"disk {disk.name} is {disk.info.state}: {disk.info.why}")
     return granted
@@ -112,16 +112,16 @@ def _find(request: Request, body: CreateRequest) -> OfferedDisk:
     """Return the disk that a CREATE names. Raise StatusError if there is none, or if the CREATE asks for no disk."""
     name = body.name.removesuffix("::$DATA")
     if has_wildcards(name) or ":" in name or "/" in name:
-        raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"name {name!r}")
+        raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"{name!r} is not a possible name of a disk")
     disk = request.peer.exporter.disks.find(name, request.session.user)
     if disk is None:
         if "\\" in name:
-            raise StatusError(NtStatus.OBJECT_PATH_NOT_FOUND, f"no folder of {name!r}")
+            raise StatusError(NtStatus.OBJECT_PATH_NOT_FOUND, f"there is no folder of {name!r}")
         if body.disposition in (_D.OPEN, _D.OVERWRITE):
-            raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"no disk {name!r}")
+            raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"there is no disk {name!r}")
         raise StatusError(NtStatus.ACCESS_DENIED, f"there is no disk {name!r}, and a CREATE makes none")
     if body.disposition == _D.CREATE:
-        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"disk {name!r} exists")
+        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"disk {name!r} exists already")
     if body.options & CreateOptions.DIRECTORY_FILE:
         raise StatusError(NtStatus.NOT_A_DIRECTORY, f"{name!r} is a disk")
     return disk

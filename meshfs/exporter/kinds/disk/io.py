@@ -116,20 +116,20 @@ class DiskIo(Kind):
     def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
         """Queue the READ at the disk. The part behind the disk's end is left out."""
         if not self.readable:
-            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to read")
         disk = self.disk
         available = disk.size_bytes - offset
         if length > available:
             length = max(available, 0)
             if not length or length < minimum:
-                raise StatusError(NtStatus.END_OF_FILE, f"READ at {offset}")
+                raise StatusError(NtStatus.END_OF_FILE, f"fewer bytes than wanted are left at {offset}")
         if length < minimum:
-            raise StatusError(NtStatus.END_OF_FILE, f"READ of {length} bytes wants {minimum}")
+            raise StatusError(NtStatus.END_OF_FILE, f"the READ of {length} bytes wants at least {minimum} bytes")
         if not length:
             request.reply(READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, 0, 0, 0))
             return
         if disk.locks and not disk.locks.can_read(self, offset, length):
-            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "READ in another's lock")
+            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "another open has locked the range of the READ")
         peer = request.peer
         exporter = peer.exporter
         buffer = exporter.pool.acquire(length, peer.usage.memory)
@@ -143,15 +143,17 @@ class DiskIo(Kind):
     def write(self, request: Request, offset: int, start: int, length: int, flags: int) -> None:
         """Queue the WRITE at the disk. Refuse a WRITE that ends behind the disk's end, because disks do not grow."""
         if not self.writable:
-            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to write")
         disk = self.disk
         if offset + length > disk.size_bytes:
-            raise StatusError(NtStatus.DISK_FULL, f"WRITE of {length} bytes at {offset}")
+            raise StatusError(
+                NtStatus.DISK_FULL, f"the WRITE of {length} bytes at {offset} ends behind the end of the disk"
+            )
         if not length:
             request.reply(WRITE_RESPONSE.pack(17, 0, 0, 0, 0, 0))
             return
         if disk.locks and not disk.locks.can_write(self, offset, length):
-            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "WRITE in a lock")
+            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "the range of the WRITE is locked")
         peer, message = request.peer, request.message
         exporter = peer.exporter
         buffer, start = take_payload(message, start, length, exporter.pool, peer.usage.memory)
@@ -174,7 +176,7 @@ class DiskIo(Kind):
     def flush(self, request: Request) -> None:
         """Queue the FLUSH, because everything that touches the disk goes through its queue."""
         if not self.writable:
-            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to write")
         disk = self.disk
         disk_request = IoRequest(Op.FLUSH, 0, 0, None, 0, _flush_answered, flow=self.flow)
         disk_request.request, disk_request.opened = request, self
@@ -185,7 +187,7 @@ class DiskIo(Kind):
 
 
 class IoRequest(PeerDiskRequest):
-    """A request to a disk for ``request``, which names the open ``opened``.
+    """Is a request to a disk for ``request``, which names the open ``opened``.
 
     The maker of the object sets both attributes right after the construction. A constructor that takes them would be
     one more call per READ and WRITE.

@@ -19,7 +19,7 @@ from meshfs.smb.messages import IoctlRequest, IoctlResponse, ZeroData
 
 
 class DiskOpen(DiskIo):
-    """An open of a disk.
+    """Is an open of a disk.
 
     ``excludes`` says whether the open excludes others by its share access. If its node may only read the disk, the open
     excludes no other and has no locks, so that a node with `ro` in the config never stops a writer.
@@ -104,7 +104,7 @@ class DiskOpen(DiskIo):
 
     def lockable(self) -> Lockable:
         if not self.readable and not self.writable:
-            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to data")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to read or write data")
         return self.disk
 
     def check_may_lock(self) -> None:
@@ -133,11 +133,11 @@ class DiskOpen(DiskIo):
     def _check_size(self, size_bytes: int, *, exact: bool) -> None:
         """Check a new size. As on a block device, a truncation to 0 is accepted and does nothing."""
         if not self.writable:
-            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to write")
         if size_bytes > self.disk.size_bytes:
-            raise StatusError(NtStatus.DISK_FULL, "a disk does not grow")
+            raise StatusError(NtStatus.DISK_FULL, "a disk cannot grow")
         if exact and size_bytes not in (0, self.disk.size_bytes):
-            raise StatusError(NtStatus.ACCESS_DENIED, "a disk does not shrink")
+            raise StatusError(NtStatus.ACCESS_DENIED, "a disk cannot shrink")
 
     def disks(self, request: Request, name: bytes) -> list[OfferedDisk]:
         """Return the disk itself. The name does not matter."""
@@ -153,6 +153,8 @@ class DiskOpen(DiskIo):
         """Zero a range. A part of the range behind the end of the disk is left out, because the disk does not grow."""
         wanted = ZeroData.unpack(body.input)
         if not 0 <= wanted.offset <= wanted.stop:
-            raise StatusError(NtStatus.INVALID_PARAMETER, f"SET_ZERO_DATA from {wanted.offset} to {wanted.stop}")
+            raise StatusError(
+                NtStatus.INVALID_PARAMETER, f"SET_ZERO_DATA cannot zero from {wanted.offset} to {wanted.stop}"
+            )
         stop = min(wanted.stop, self.disk.size_bytes)
         zeroing.begin(request, self, wanted.offset, stop, IoctlResponse(body.ctl_code, body.file_id, b"").pack())

@@ -32,13 +32,13 @@ def begin(request: Request, opened: DiskIo, offset: int, stop: int, reply: bytes
     Raises StatusError if a WRITE of the range would be refused.
     """
     if not opened.writable:
-        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+        raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to write")
     if offset >= stop:
         request.reply(reply)
         return
     locks = opened.disk.locks
     if locks and not locks.can_write(opened, offset, stop - offset):
-        raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "SET_ZERO_DATA in a lock")
+        raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "the range of the SET_ZERO_DATA is locked")
     _Zeroing(request, opened, offset, stop, reply).start()
 
 
@@ -52,7 +52,7 @@ def next_piece_bytes(piece_bytes: int, took_s: float) -> int:
 
 
 class _Zeroing(AsyncCommand):
-    """One request, from its first piece to its answer."""
+    """Carries out one request, from its first piece to its answer."""
 
     __slots__ = ("_offset", "_opened", "_piece", "_piece_bytes", "_queued_s", "_reply", "_status", "_stop")
 

@@ -42,10 +42,10 @@ def set_basic(file: ScratchFile, change: SetBasic) -> None:
     attributes = change.attributes
     wanted = (change.creation_filetime, change.access_filetime, change.write_filetime, change.change_filetime)
     if min(wanted) < RESUME_UPDATES:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "time before 1601")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "a time lies before 1601")
     wrong = FileAttributes.TEMPORARY if file.is_directory else FileAttributes.DIRECTORY
     if attributes & wrong:
-        raise StatusError(NtStatus.INVALID_PARAMETER, f"attributes 0x{attributes:x}")
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"attributes 0x{attributes:x} do not fit the kind of the file")
     times = [new if new > _LEAVE else old for new, old in zip(wanted, file.times.numbers(), strict=True)]
     file.times = type(file.times)(*times)
     if attributes:

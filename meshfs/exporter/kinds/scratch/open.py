@@ -43,7 +43,7 @@ _OFFSET_MAX: Final = (1 << 63) - 1
 
 
 class ScratchOpen(Kind):
-    """An open of a scratch file or directory. ``directory`` is None for a file.
+    """Is an open of a scratch file or directory. ``directory`` is None for a file.
 
     delete_on_close   tells whether the file is deleted when this open ends
     position          the offset behind the last byte that was read or written
@@ -113,13 +113,13 @@ class ScratchOpen(Kind):
     def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
         self._check_range(offset, length)
         if not self.readable:
-            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to read")
         file = self.file
         available = max(0, min(length, len(file.data) - offset))
         if available < minimum or (length and not available):
-            raise StatusError(NtStatus.END_OF_FILE, f"READ at {offset}")
+            raise StatusError(NtStatus.END_OF_FILE, f"fewer bytes than wanted are left at {offset}")
         if available and file.locks and not file.locks.can_read(self, offset, available):
-            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "READ in another's lock")
+            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "another open has locked the range of the READ")
         data = self.volume.read(file, offset, available)
         self.position = offset + available
         request.reply(READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, len(data), 0, 0) + data)
@@ -127,10 +127,10 @@ class ScratchOpen(Kind):
     def write(self, request: Request, offset: int, start: int, length: int, flags: int) -> None:
         self._check_range(offset, length)
         if not self.writable:
-            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to write")
         file = self.file
         if length and file.locks and not file.locks.can_write(self, offset, length):
-            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "WRITE in a lock")
+            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "the range of the WRITE is locked")
         data = request.message.view[start : start + length]
         self.volume.write(file, offset, data, self._time_of_writing())
         self.position = offset + length
@@ -140,7 +140,7 @@ class ScratchOpen(Kind):
         if self.directory is not None:
             raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "a directory has no bytes")
         if offset + length > _OFFSET_MAX:
-            raise StatusError(NtStatus.INVALID_PARAMETER, f"{length} bytes at {offset}")
+            raise StatusError(NtStatus.INVALID_PARAMETER, f"{length} bytes at {offset} end beyond the largest offset")
 
     def _time_of_writing(self) -> int | None:
         return None if self.keeps_times else self.now()
@@ -148,14 +148,14 @@ class ScratchOpen(Kind):
     def flush(self, request: Request) -> None:
         """Answer at once, because nothing has to be flushed. The open needs the right to write nevertheless."""
         if not self.writable:
-            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to write")
         request.reply(FlushResponse().pack())
 
     def lockable(self) -> Lockable:
         if self.directory is not None:
-            raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of a directory")
+            raise StatusError(NtStatus.INVALID_PARAMETER, "a directory cannot be locked")
         if not self.readable and not self.writable:
-            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to data")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to read or write data")
         return self.file
 
     # --- information -------------------------------------------------------------------
@@ -195,11 +195,11 @@ class ScratchOpen(Kind):
             case SetPosition(offset):
                 self.position = offset
             case _:
-                raise StatusError(NtStatus.NOT_SUPPORTED, f"{type(change).__name__} of a scratch file")
+                raise StatusError(NtStatus.NOT_SUPPORTED, f"a scratch file does not support {type(change).__name__}")
 
     def _check_right(self, right: AccessMask) -> None:
         if not self.access & right:
-            raise StatusError(NtStatus.ACCESS_DENIED, f"open has no right {right.name}")
+            raise StatusError(NtStatus.ACCESS_DENIED, f"the open has no right {right.name}")
 
     def _check_may_resize(self) -> None:
         self._check_right(AccessMask.WRITE_DATA)
@@ -223,7 +223,9 @@ class ScratchOpen(Kind):
         # Every scratch file has an object id from the beginning (MS-FSA 2.1.5.10.1).
         output = scratch_facts.object_id(self.file, request.peer.exporter.guid)
         if len(output) > body.output_bytes_max:
-            raise StatusError(NtStatus.INVALID_PARAMETER, f"{len(output)} bytes of an object id")
+            raise StatusError(
+                NtStatus.INVALID_PARAMETER, f"the output buffer is too small for {len(output)} bytes of an object id"
+            )
         reply_to_ioctl(request, body, output)
 
     # --- a directory -------------------------------------------------------------------

@@ -33,44 +33,46 @@ def components(path: str) -> list[str]:
     """
     parts = path.split("\\") if path else []
     if len(parts) > _PARTS_MAX:
-        raise StatusError(NtStatus.NAME_TOO_LONG, f"path of {len(parts)} names")
+        raise StatusError(NtStatus.NAME_TOO_LONG, f"the path has {len(parts)} names")
     names: list[str] = []
     for name in parts:
         if name == "..":
             if not names:
-                raise StatusError(NtStatus.OBJECT_PATH_SYNTAX_BAD, "path leads out of the share")
+                raise StatusError(NtStatus.OBJECT_PATH_SYNTAX_BAD, "the path leads out of the share")
             names.pop()
         elif name != ".":
             _check_name(name)
             names.append(name)
         if len(names) > limits.SCRATCH_DEPTH_MAX + 1:
-            raise StatusError(NtStatus.NAME_TOO_LONG, f"more than {limits.SCRATCH_DEPTH_MAX} directories deep")
+            raise StatusError(
+                NtStatus.NAME_TOO_LONG, f"the path is more than {limits.SCRATCH_DEPTH_MAX} directories deep"
+            )
     return names
 
 
 def _check_name(name: str) -> None:
     """Check one name of a path. A name with a colon would mean a stream, and files have no streams."""
     if not name or len(name) > NAME_MAX_CHARS or not _FORBIDDEN_IN_NAMES.isdisjoint(name):
-        raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"name {name[:NAME_MAX_CHARS]!r}")
+        raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"{name[:NAME_MAX_CHARS]!r} is not a possible name of a file")
 
 
 def check_options(body: CreateRequest) -> None:
     """Check for fields that contradict each other for every file (2.1.5.1)."""
     directory = body.options & _O.DIRECTORY_FILE
     if directory and body.disposition in OVERWRITES:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "a directory is not overwritten")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "a directory cannot be overwritten")
     if body.file_attributes & _F.DIRECTORY and not directory and body.disposition == _D.CREATE:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "attributes of a directory for a file")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "a file cannot have the attribute of a directory")
     if directory and body.file_attributes & _F.TEMPORARY:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "a directory is not temporary")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "a directory cannot be temporary")
     if body.options & _O.DELETE_ON_CLOSE and not granted(body) & _A.DELETE:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "delete on close without the right to delete")
+        raise StatusError(NtStatus.INVALID_PARAMETER, "the CREATE asks for delete on close without the right to delete")
 
 
 def check_kind(file: ScratchFile, body: CreateRequest) -> None:
     """Check that an existing file is what the CREATE asks for, a file or a directory, and may exist already."""
     if body.disposition == _D.CREATE:
-        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"{body.name!r} exists")
+        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"{body.name!r} exists already")
     if not file.is_directory:
         if body.options & _O.DIRECTORY_FILE:
             raise StatusError(NtStatus.NOT_A_DIRECTORY, f"{body.name!r} is a file")
@@ -80,7 +82,7 @@ def check_kind(file: ScratchFile, body: CreateRequest) -> None:
     if body.disposition in OVERWRITES:
         raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"{body.name!r} is a directory")
     if file.parent is None and body.options & _O.DELETE_ON_CLOSE:
-        raise StatusError(NtStatus.CANNOT_DELETE, "the root is not deleted")
+        raise StatusError(NtStatus.CANNOT_DELETE, "the root cannot be deleted")
 
 
 def check_attributes(file: ScratchFile, body: CreateRequest, access: int) -> None:
@@ -93,7 +95,7 @@ def check_attributes(file: ScratchFile, body: CreateRequest, access: int) -> Non
             raise StatusError(NtStatus.CANNOT_DELETE, f"{body.name!r} is read-only")
     guarded = file.attributes & (_F.HIDDEN | _F.SYSTEM)
     if overwrites and guarded & ~body.file_attributes:
-        raise StatusError(NtStatus.ACCESS_DENIED, f"{body.name!r} is overwritten without its attributes")
+        raise StatusError(NtStatus.ACCESS_DENIED, f"the CREATE overwrites {body.name!r} without naming its attributes")
 
 
 def granted(body: CreateRequest) -> int:
@@ -103,5 +105,5 @@ def granted(body: CreateRequest) -> int:
         wanted = wanted & ~_A.GENERIC_ALL | SCRATCH_RIGHTS
     access = expand_access(wanted, SCRATCH_RIGHTS)
     if access & ~SCRATCH_RIGHTS:
-        raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{access:x}")
+        raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{access:x} is more than a scratch file grants")
     return access

@@ -18,7 +18,7 @@ from meshfs.smb.messages import FileTimes
 
 
 class OpenOfFile(Protocol):
-    """An open, as far as its file knows it; `meshfs.exporter.kinds.scratch.open.ScratchOpen` is one."""
+    """Stands for an open, as far as its file knows it, for example `meshfs.exporter.kinds.scratch.open.ScratchOpen`."""
 
     access: int
     share_access: int
@@ -34,12 +34,12 @@ class OpenOfFile(Protocol):
 
 
 class ScratchFile(Lockable):
-    """A file or a directory. The ``children`` of a directory are found by their folded names.
+    """Is a file or a directory. The ``children`` of a directory are found by their folded names.
 
     opens_below   the number of opens of files below a directory, at any depth
-    height        the number of levels of directories in a directory; 0 if it has no directories
+    height        the number of levels of directories in a directory, or 0 if it has no directories
     watchers      the opens of a directory that are notified of changes
-    short_name    the 8.3 name, by which the file is found as well; empty if another file of the directory has that name
+    short_name    the 8.3 name, by which the file is found as well, or empty if another file has that name
     """
 
     __slots__ = (

@@ -50,7 +50,7 @@ _OVERWRITTEN: Final = int(NotifyFilter.LAST_WRITE | NotifyFilter.SIZE | NotifyFi
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The outcome of a CREATE that was carried out: the file, what was done to the file, and the access of the open."""
+    """Tells what a CREATE has done: the file, what was done to the file, and the access of the open."""
 
     file: ScratchFile
     action: CreateAction
@@ -58,7 +58,7 @@ class Created:
 
 
 class ScratchVolume:
-    """All files of one scratch share. Together they have at most ``size_bytes``.
+    """Holds all files of one scratch share. Together they have at most ``size_bytes``.
 
     breaking   the oplocks that are being broken, the oldest first
     """
@@ -87,7 +87,7 @@ class ScratchVolume:
         if file is not None:
             return self._open(file, body, now)
         if body.disposition in (_D.OPEN, _D.OVERWRITE):
-            raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"no file {body.name!r}")
+            raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"there is no file {body.name!r}")
         return self._make(directory, name, body, now)
 
     def _locate(self, path: str) -> tuple[ScratchFile, str]:
@@ -99,22 +99,26 @@ class ScratchVolume:
         for name in names[:-1]:
             found = directory.find(name)
             if found is None or not found.is_directory:
-                raise StatusError(NtStatus.OBJECT_PATH_NOT_FOUND, f"no directory of {path!r}")
+                raise StatusError(NtStatus.OBJECT_PATH_NOT_FOUND, f"there is no directory of {path!r}")
             directory = found
         return directory, names[-1]
 
     def _make(self, directory: ScratchFile, name: str, body: CreateRequest, now: int) -> Created:
         is_directory = bool(body.options & _O.DIRECTORY_FILE)
         if directory.delete_pending:
-            raise StatusError(NtStatus.DELETE_PENDING, f"directory of {body.name!r} is being deleted")
+            raise StatusError(NtStatus.DELETE_PENDING, f"the directory of {body.name!r} is being deleted")
         if is_directory and directory.depth >= limits.SCRATCH_DEPTH_MAX:
-            raise StatusError(NtStatus.NAME_TOO_LONG, f"more than {limits.SCRATCH_DEPTH_MAX} directories deep")
+            raise StatusError(
+                NtStatus.NAME_TOO_LONG, f"the path is more than {limits.SCRATCH_DEPTH_MAX} directories deep"
+            )
         if self._count >= limits.SCRATCH_FILES_MAX:
-            raise StatusError(NtStatus.DISK_FULL, f"more than {limits.SCRATCH_FILES_MAX} files")
+            raise StatusError(
+                NtStatus.DISK_FULL, f"the share has {limits.SCRATCH_FILES_MAX} files, the most that are allowed"
+            )
         access = granted(body)
         attributes = body.file_attributes & KEPT_ATTRIBUTES | (0 if is_directory else _F.ARCHIVE)
         if attributes & _F.READONLY and body.options & _O.DELETE_ON_CLOSE:
-            raise StatusError(NtStatus.CANNOT_DELETE, "a read-only file is not deleted")
+            raise StatusError(NtStatus.CANNOT_DELETE, "a read-only file cannot be deleted on close")
         self.last_index += 1
         self._count += 1
         file = ScratchFile(name, directory, self.last_index, now, folder=is_directory)
@@ -137,7 +141,7 @@ class ScratchVolume:
         if oplock is not None and oplock.breaks_before_sharing():
             return oplock
         if file.share_counts.conflicts(needed, body.share_access):
-            raise StatusError(NtStatus.SHARING_VIOLATION, f"{body.name!r} is open otherwise")
+            raise StatusError(NtStatus.SHARING_VIOLATION, f"another open of {body.name!r} does not share this access")
         if oplock is not None:
             return oplock
         if body.disposition in OVERWRITES:
@@ -165,7 +169,7 @@ class ScratchVolume:
         if delete and (file.attributes & _F.READONLY or file is self.root):
             raise StatusError(NtStatus.CANNOT_DELETE, f"{file.path!r} is read-only")
         if delete and file.children:
-            raise StatusError(NtStatus.DIRECTORY_NOT_EMPTY, f"{file.path!r} has files")
+            raise StatusError(NtStatus.DIRECTORY_NOT_EMPTY, f"the directory {file.path!r} is not empty")
         self._set_pending(file, delete=delete)
 
     def _set_pending(self, file: ScratchFile, *, delete: bool) -> None:
@@ -197,10 +201,10 @@ class ScratchVolume:
     def rename(self, file: ScratchFile, path: str, *, overwrite: bool, now: int) -> None:
         """Give the file another name, maybe in another directory (2.1.5.15.12)."""
         if file is self.root:
-            raise StatusError(NtStatus.INVALID_PARAMETER, "the root is not renamed")
+            raise StatusError(NtStatus.INVALID_PARAMETER, "the root cannot be renamed")
         directory, name = self._locate(path.removeprefix("\\"))
         if not name:
-            raise StatusError(NtStatus.OBJECT_NAME_INVALID, "rename to nothing")
+            raise StatusError(NtStatus.OBJECT_NAME_INVALID, "the new name is empty")
         self._check_move(file, directory, path)
         there = directory.find(name)
         if there is not None and there is not file:
@@ -211,17 +215,21 @@ class ScratchVolume:
         if file is directory or file in directory.above():
             raise StatusError(NtStatus.ACCESS_DENIED, f"{path!r} lies in the directory that is moved")
         if file.is_directory and directory.depth + 1 + file.height > limits.SCRATCH_DEPTH_MAX:
-            raise StatusError(NtStatus.NAME_TOO_LONG, f"more than {limits.SCRATCH_DEPTH_MAX} directories deep")
+            raise StatusError(
+                NtStatus.NAME_TOO_LONG, f"the path is more than {limits.SCRATCH_DEPTH_MAX} directories deep"
+            )
         if file.opens_below:
             raise StatusError(NtStatus.ACCESS_DENIED, f"files below {file.path!r} are open")
         if directory.delete_pending:
-            raise StatusError(NtStatus.DELETE_PENDING, f"directory of {path!r} is being deleted")
+            raise StatusError(NtStatus.DELETE_PENDING, f"the directory of {path!r} is being deleted")
         if directory.share_counts.conflicts(int(_A.WRITE_DATA), _RENAME_SHARES):
-            raise StatusError(NtStatus.SHARING_VIOLATION, f"directory of {path!r} is open otherwise")
+            raise StatusError(
+                NtStatus.SHARING_VIOLATION, f"another open of the directory of {path!r} does not share this access"
+            )
 
     def _replace(self, there: ScratchFile, *, overwrite: bool, now: int) -> None:
         if not overwrite:
-            raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"{there.path!r} exists")
+            raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"{there.path!r} exists already")
         if there.is_directory or there.opens or there.attributes & _F.READONLY:
             raise StatusError(NtStatus.ACCESS_DENIED, f"{there.path!r} cannot be replaced")
         self._unlink(there, now)
@@ -278,7 +286,7 @@ class ScratchVolume:
         if not data:
             return
         if end > FILE_SIZE_MAX_BYTES:
-            raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE up to {end}")
+            raise StatusError(NtStatus.INVALID_PARAMETER, f"the WRITE ends at {end}, beyond the largest file")
         grows = end > len(file.data)
         if grows:
             self._resize(file, end)
@@ -288,7 +296,7 @@ class ScratchVolume:
 
     def set_size(self, file: ScratchFile, size_bytes: int, now: int | None) -> None:
         if size_bytes > FILE_SIZE_MAX_BYTES:
-            raise StatusError(NtStatus.INVALID_PARAMETER, f"size of {size_bytes}")
+            raise StatusError(NtStatus.INVALID_PARAMETER, f"a size of {size_bytes} is above that of the largest file")
         self._resize(file, size_bytes)
         self.written(file, now)
         self.modified(file, _RESIZED)
@@ -302,7 +310,9 @@ class ScratchVolume:
     def _resize(self, file: ScratchFile, size_bytes: int) -> None:
         more = size_bytes - len(file.data)
         if more > self.available_bytes:
-            raise StatusError(NtStatus.DISK_FULL, f"{more} bytes more in {self.available_bytes}")
+            raise StatusError(
+                NtStatus.DISK_FULL, f"{more} more bytes are needed, and {self.available_bytes} are available"
+            )
         if more > 0:
             file.data.extend(bytes(more))
         else:
