@@ -1,4 +1,4 @@
-"""The requesting end of SMB in a mount: one `Port` for each disk, over a session to every exporter."""
+"""Is the requesting end of SMB in a mount. It has one `Port` for each disk, over a session to every exporter."""
 
 from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.attached.port import Port

@@ -1,4 +1,4 @@
-"""The initiator: all exporters of the cluster as seen from one node."""
+"""Keeps all exporters of the cluster as seen from one node."""
 
 import functools
 import logging
@@ -51,7 +51,7 @@ class Initiator:
         self._ports: dict[str, Port] = {}
         self._nursery: trio.Nursery | None = None
         self._pool = BufferPool()
-        #: Called when the state or the disks of an exporter changed. It must not await.
+        #: Is called when the state or the disks of an exporter changed. It must not await.
         self.on_change: Callable[[], None] = lambda: None
         self._interfaces: tuple[Interface, ...] = ()
         self._policy = policy or Policy(settings.config.cluster.security)
@@ -175,7 +175,7 @@ class Initiator:
         self._nursery.start_soon(function)
 
     def _ways(self, node: NodeConfig) -> Ways:
-        """Return how to reach a node's exporter: this node's own by its Unix socket, others over the networks."""
+        """Return the ways to a node's exporter. Only this node's own exporter is reached by a Unix socket."""
         if node.name == self._settings.node:
             return UnixWay(node.socket)
         own = self._settings.config.node(self._settings.node)

@@ -1,4 +1,4 @@
-"""The transport that both wings need. It carries whole messages in both directions, and never blocks.
+"""Declares the transport that both wings need. It carries whole messages in both directions, and never blocks.
 
     watch       calls back while there is something to receive
     inlet       receives whole messages

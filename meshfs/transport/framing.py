@@ -1,4 +1,4 @@
-"""The framing of the direct TCP transport (MS-SMB2 2.1), without I/O: each message has its length in front.
+"""Does the framing of direct TCP (MS-SMB2 2.1), in which each message has its length in front. Does no I/O.
 
 What is sent gets its length by `pack_length`. `FrameReceiver` splits a received stream into frames, and decides where
 the next bytes are received to.
@@ -39,9 +39,9 @@ from meshfs.errors import RemoteProtocolError
 _PREFIX: Final = struct.Struct(">I")
 PREFIX_BYTES: Final = _PREFIX.size
 assert PREFIX_BYTES == FRAMING_BYTES, "the prefix fills the room in front of a message"
-#: The shortest message: the header of an encrypted one (MS-SMB2 2.2.41).
+#: The length of the shortest message, which is the header of an encrypted message (MS-SMB2 2.2.41).
 _FRAME_MIN_BYTES: Final = 52
-#: The last page stays free: decrypting in place puts an authentication tag behind the last frame for a while.
+#: The last page stays free, because decrypting in place puts an authentication tag behind the last frame for a while.
 _RECEIVE_BYTES: Final = RECEIVE_MEMORY_BYTES - PAGE_BYTES
 #: After a large frame, another large one is likely. Receive little more than its header into the shared buffer, so that
 #: the rest is received into its own memory without a copy.

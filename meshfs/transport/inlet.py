@@ -1,4 +1,4 @@
-"""The receiving side over a stream: get memory, receive into it, and split the received bytes into messages."""
+"""Receives over a stream. Gets memory, receives into it, and splits the received bytes into messages."""
 
 import errno
 

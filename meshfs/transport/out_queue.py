@@ -1,4 +1,4 @@
-"""The sending side over a stream: it writes the length of each message in front, and keeps what the stream leaves.
+"""Sends over a stream. Writes the length of each message in front, and keeps what the stream leaves.
 
 One call of the stream's ``send`` carries all that is unsent, up to IOV_MAX parts. If a part was sent in part, its rest
 stays at the head of the queue. Each wing decides when and how much to send: the exporter sends in turns

@@ -1,4 +1,4 @@
-"""The transport over stream sockets, TCP and Unix, which are raw non-blocking sockets.
+"""Carries the transport over raw non-blocking stream sockets, TCP and Unix.
 
 The reactor watches for their readiness. Streams of trio would cost a lock, a checkpoint and a copy for each message.
 """

@@ -1,4 +1,4 @@
-"""Binding a session to a further connection (MS-SMB2 3.3.5.5 step 4, 3.3.5.5.3).
+"""Binds a session to a further connection (MS-SMB2 3.3.5.5 step 4, 3.3.5.5.3).
 
 A bind is a login of the session's user on another connection. Its requests are signed with the session's key, so a
 bind needs both that key and the user's password. Until the bind is granted, it changes nothing of the session. A bind

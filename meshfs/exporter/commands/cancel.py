@@ -1,4 +1,4 @@
-"""CANCEL: a session ends one of its own requests early (MS-SMB2 3.3.5.16).
+"""Handles CANCEL, by which a session ends one of its own requests early (MS-SMB2 3.3.5.16).
 
 CANCEL has no reply and takes no credit. A peer must not cause unlimited work with CANCELs. So a connection may send no
 more CANCELs than it has used message ids (`ConnectionEngine`). To find the request costs the same however many are in

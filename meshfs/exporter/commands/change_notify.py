@@ -1,4 +1,4 @@
-"""CHANGE_NOTIFY: it is answered when something in a directory, or below it, changes (MS-SMB2 3.3.5.19, 3.3.4.4)."""
+"""Answers CHANGE_NOTIFY when something in a directory, or below it, changes (MS-SMB2 3.3.5.19, 3.3.4.4)."""
 
 from typing import Final
 

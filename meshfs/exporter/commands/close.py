@@ -1,4 +1,4 @@
-"""CLOSE: end an open (MS-SMB2 3.3.5.10)."""
+"""Handles CLOSE, which ends an open (MS-SMB2 3.3.5.10)."""
 
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.kind import find_open

@@ -1,4 +1,4 @@
-"""CREATE: open something (MS-SMB2 3.3.5.9).
+"""Handles CREATE, which opens something (MS-SMB2 3.3.5.9).
 
 The share and the name decide what is opened (`kinds/registry.py`). This module has the checks that all kinds of opens
 share.

@@ -1,4 +1,4 @@
-"""The gate before every handler. It finds the session of a request, and checks that the request is well protected.
+"""Is the gate before every handler. Finds the session of a request, and checks that the request is well protected.
 
     message -> ConnectionEngine (frame, message id, credits) -> serve -> handler
                                                                |
@@ -19,7 +19,7 @@ from meshfs.smb.constants import Command, NtStatus
 
 logger = logging.getLogger(__name__)
 
-# Plain numbers, because a member of an enum costs a look-up per message.
+# These are plain numbers, because a member of an enum costs a look-up per message.
 _TREE: Final = Needs.TREE
 _IF_NAMED: Final = Needs.SESSION_IF_NAMED
 _CANCEL: Final = int(Command.CANCEL)

@@ -1,4 +1,4 @@
-"""IOCTL: the FSCTLs of the connection. An open answers the FSCTLs that concern the open (MS-SMB2 3.3.5.15)."""
+"""Answers the FSCTLs of the connection. An open answers the FSCTLs that concern the open (IOCTL, MS-SMB2 3.3.5.15)."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""LOCK: lock byte ranges, at once or when other opens have released theirs, and unlock them (MS-SMB2 3.3.5.14).
+"""Handles LOCK, which locks byte ranges, perhaps after a wait for other opens, or unlocks them (MS-SMB2 3.3.5.14).
 
 An initiator that lost a channel repeats a LOCK. If the initiator supports multichannel, the repetition is recognised by
 its LockSequence (`lock_sequence.py`). Other initiators need not count, so their field is ignored.

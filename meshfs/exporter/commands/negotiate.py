@@ -1,4 +1,4 @@
-"""NEGOTIATE: the first message of a connection, which may come only once (MS-SMB2 3.3.5.2, 3.3.5.3, 3.3.5.4)."""
+"""Handles NEGOTIATE, the first message of a connection, which may come only once (MS-SMB2 3.3.5.2 to 3.3.5.4)."""
 
 from meshfs.buffers import FRAMING_BYTES
 from meshfs.errors import RemoteProtocolError, StatusError

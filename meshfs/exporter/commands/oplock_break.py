@@ -1,4 +1,4 @@
-"""OPLOCK_BREAK from an initiator: the acknowledgment of a break (MS-SMB2 3.3.5.22)."""
+"""Handles OPLOCK_BREAK, by which an initiator acknowledges a break (MS-SMB2 3.3.5.22)."""
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request

@@ -1,4 +1,4 @@
-"""QUERY_DIRECTORY (MS-SMB2 3.3.5.18): the files of a directory that match a pattern, a page at a time.
+"""Answers QUERY_DIRECTORY with the files that match a pattern, a page at a time (MS-SMB2 3.3.5.18).
 
 Only the place in the directory is kept from one request to the next, so a listing costs its open no memory. While
 names are compared with a pattern, no other request is served. So a request stops after `LISTING_STEP_S`:
@@ -94,7 +94,7 @@ class _Page:
         processor.ready(self, self.flow)
 
     def step(self, until_s: float) -> ProcessorFlow | None:
-        """Go on until that time. Return the flow in which the rest waits, or None if the page is done."""
+        """Go on until ``until_s``. Return the flow in which the page waits, or None if the page is done."""
         return None if self._advance(until_s) else self.flow
 
     def _abort(self) -> None:
@@ -102,7 +102,7 @@ class _Page:
         self._given_up = True
 
     def _advance(self, until_s: float) -> bool:
-        """Go on until that time. Return whether the page is done."""
+        """Go on until ``until_s``. Return whether the page is done."""
         request = self._request
         if self._given_up or request.peer.closed:
             self._leave()

@@ -1,4 +1,4 @@
-"""QUERY_INFO: the facts of a file, of its volume, of its security, and of the open (MS-SMB2 3.3.5.20)."""
+"""Answers QUERY_INFO with facts of a file, its volume, its security, or the open (MS-SMB2 3.3.5.20)."""
 
 from typing import Final
 

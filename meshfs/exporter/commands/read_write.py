@@ -1,4 +1,4 @@
-"""READ, WRITE and FLUSH: the checks that are the same for all opens. The open answers (MS-SMB2 3.3.5.11 to 3.3.5.13).
+"""Checks READ, WRITE and FLUSH in the same way for all opens. The open answers (MS-SMB2 3.3.5.11 to 3.3.5.13).
 
 READ and WRITE read their bodies themselves. A body as an object would cost as much as all the checks.
 """

@@ -1,4 +1,4 @@
-"""SESSION_SETUP and LOGOFF: begin, reauthenticate and end a session (MS-SMB2 3.3.5.5, 3.3.5.6)."""
+"""Handles SESSION_SETUP and LOGOFF, which begin, reauthenticate and end a session (MS-SMB2 3.3.5.5, 3.3.5.6)."""
 
 from meshfs import limits
 from meshfs.buffers import FRAMING_BYTES

@@ -1,4 +1,4 @@
-"""SET_INFO: change a property of a file, or of the open itself (MS-SMB2 3.3.5.21)."""
+"""Handles SET_INFO, which changes a property of a file, or of the open itself (MS-SMB2 3.3.5.21)."""
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request

@@ -1,4 +1,4 @@
-"""The table of the handlers of all commands (MS-SMB2 3.3.5.2.12 and the sections of each command).
+"""Lists the handlers of all commands (MS-SMB2 3.3.5.2.12 and the sections of each command).
 
 A handler is a function that gets a checked request. It answers by ``request.reply``, at once or later, or raises
 StatusError. If the body is malformed, a RemoteProtocolError is raised, and answered with INVALID_PARAMETER.

@@ -1,4 +1,4 @@
-"""TREE_CONNECT and TREE_DISCONNECT (MS-SMB2 3.3.5.7, 3.3.5.8)."""
+"""Handles TREE_CONNECT and TREE_DISCONNECT (MS-SMB2 3.3.5.7, 3.3.5.8)."""
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request

@@ -1,4 +1,4 @@
-"""Compounds: several requests in one message, and their replies in one message (MS-SMB2 3.3.5.2.7).
+"""Handles compounds, which are several requests in one message with their replies in one (MS-SMB2 3.3.5.2.7).
 
 The requests are handled one after the other. Each begins when the request before it was answered. A related request
 uses the session, the tree and the file of the request before (3.3.5.2.7.2).

@@ -1,4 +1,4 @@
-"""One request on its way through the exporter, and the making of its reply.
+"""Describes one request on its way through the exporter, and makes its reply.
 
 There is one request per message. It is answered exactly once (`reply`, `fail`), at once or when its disk has answered.
 LOCK and CHANGE_NOTIFY that wait for an event, and long zeroings, go asynchronous first (MS-SMB2 3.3.4.2, 3.3.4.3).
@@ -95,7 +95,7 @@ class Request:
         self.async_id = 0
 
     def fault(self, done: DiskRequest, error: Exception) -> None:
-        """End the connection of this request, and no other, because an error of ours prevented the answer."""
+        """End the connection of this request, and no other, because an internal error prevented the answer."""
         bugs.report(logger, f"{done.op.name}, after the answer of disk {self.open.name},", error)
         self.open.answered(done)
         self.peer.abort()

@@ -1,4 +1,4 @@
-"""Asynchronous requests, which wait for an event, as LOCK and CHANGE_NOTIFY do (MS-SMB2 3.3.4.2)."""
+"""Keeps asynchronous requests, which wait for an event, as LOCK and CHANGE_NOTIFY do (MS-SMB2 3.3.4.2)."""
 
 from collections.abc import Callable
 

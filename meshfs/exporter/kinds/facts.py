@@ -1,4 +1,4 @@
-"""Permanent numbers of files and volumes. They are made from names, so a restart does not change them."""
+"""Makes permanent numbers of files and volumes. They are made from names, so a restart does not change them."""
 
 import hashlib
 

@@ -1,8 +1,8 @@
-"""A CREATE that waits for the end of I/O at a disk, or of an oplock (MS-SMB2 3.3.4.2, 3.3.5.9).
+"""Keeps a CREATE that waits for the end of I/O at a disk, or of an oplock (MS-SMB2 3.3.4.2, 3.3.5.9).
 
-When the I/O or the oplock has ended, the CREATE is tried again. It is also tried again when its tree, its session or
-its disk is gone, because I/O at a disk may never end. Then it is refused as a new CREATE would be. A CANCEL ends the
-CREATE at once.
+When the I/O or the oplock has ended, the CREATE is tried again. It is also tried again when its tree or session has
+ended or its disk is gone, because I/O at a disk may never end. Then it is refused as a new CREATE would be. A CANCEL
+ends the CREATE at once.
 
 A CREATE in the middle of a compound sends no interim reply, because the replies of a compound are sent together.
 """
@@ -41,7 +41,7 @@ class PendingCreate(ABC):
         self.request.tree.creates.pop(self, None)
 
     def retry(self) -> None:
-        """Try the CREATE again, because its wait is over, or because its tree, session or disk is gone."""
+        """Try the CREATE again, because its wait is over, its tree or session has ended, or its disk is gone."""
         if self._over:
             return
         if self.request.peer.closed:

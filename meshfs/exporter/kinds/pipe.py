@@ -1,4 +1,4 @@
-"""Named pipes of IPC$. The only pipe is `srvsvc`, through which clients ask for the list of shares (`srvsvc.py`)."""
+"""Serves the named pipes of IPC$. The only pipe is `srvsvc`, which gives clients the list of shares (`srvsvc.py`)."""
 
 from collections.abc import Callable
 from typing import Final

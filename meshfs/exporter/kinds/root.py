@@ -1,4 +1,4 @@
-"""The root of a share of disks: a directory with all disks that the node may know of."""
+"""Serves the root of a share of disks, a directory with all disks that the node may know of."""
 
 from collections.abc import Callable, Iterator
 from typing import Final

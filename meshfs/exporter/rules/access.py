@@ -1,4 +1,4 @@
-"""The access rights that a disk has, and the rights that a client's desired access stands for (MS-SMB2 2.2.13.1)."""
+"""Lists the access rights to a disk, and expands a client's desired access to single rights (MS-SMB2 2.2.13.1)."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""The actions of FILE_NOTIFY_INFORMATION: what a change notification says that happened to a file (MS-FSCC 2.7.1)."""
+"""Names the actions of FILE_NOTIFY_INFORMATION, which say what happened to a file (MS-FSCC 2.7.1)."""
 
 import enum
 

@@ -1,4 +1,4 @@
-"""The dispositions of CREATE that overwrite an existing file, and the CreateAction that the answer gives."""
+"""Says which dispositions of CREATE overwrite an existing file, and which CreateAction the answer gives."""
 
 from typing import Final
 

@@ -73,7 +73,7 @@ class Holdings:
         return self._used.get((resource, target), 0)
 
     def report(self) -> Iterator[tuple[Resource, int, int]]:
-        """Yield each resource that the node holds something of: how much it holds, and how much it may hold."""
+        """Yield each resource that the node holds, with the amount that it holds and the amount that it may hold."""
         for resource in Resource:
             if count := self.used(resource):
                 yield resource, count, self.node_most[resource]

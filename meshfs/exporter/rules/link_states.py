@@ -1,4 +1,4 @@
-"""The states of a connection's link as a table. The state says whether the link receives from its transport.
+"""Has the states of a connection's link as a table. The state says whether the link receives from its transport.
 
                   WAIT                 LACK
        WAITING <--------- READING ---------> STARVED
@@ -118,7 +118,7 @@ LINK: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = {
     },
 }
 
-#: The states in which a link receives, or will receive again when the reason for its pause is gone.
+#: The states in which a link receives, or will receive again when the reason for its pause has ended.
 RECEIVING: Final = frozenset({_S.READING, _S.WAITING, _S.PAUSED, _S.STARVED})
 
 

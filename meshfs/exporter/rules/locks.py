@@ -1,11 +1,11 @@
-"""Byte-range locks of one disk or file (MS-FSA 2.1.4.10, 2.1.5.7, 2.1.5.8). Pure.
+"""Keeps the byte-range locks of one disk or file (MS-FSA 2.1.4.10, 2.1.5.7, 2.1.5.8). Pure.
 
 Locks are mandatory. Inside an exclusive lock every READ and WRITE of another open fails. Inside a shared lock every
 WRITE fails, even a WRITE of the open that holds the lock. The owner of a lock is an open.
 
 A node may hold thousands of locks, and every READ and WRITE of every node checks them. So a check must not walk through
 all locks. A range [a, b) overlaps a lock [s, e) if s < b and e > a. Of the locks that begin before b, those that end at
-or before a do not overlap; each of these also begins before b. So the number of locks that overlap is the difference
+or before a do not overlap. Each of these also begins before b. So the number of locks that overlap is the difference
 of two counts. Two sorted lists give each count by bisection, even if the locks overlap each other:
 
     overlapping [a, b)  =  (locks with s < b)  -  (locks with e <= a)

@@ -39,7 +39,7 @@ class Oplock:
         self.level = level
         self.breaking = False
         self.deadline = 0.0
-        #: The calls to make when the oplock is gone, the oldest first.
+        #: The calls to make when the oplock has ended, the oldest first.
         self._waiters: dict[Callable[[], None], None] = {}
 
     def breaks_before_sharing(self) -> bool:
@@ -66,7 +66,7 @@ class Oplock:
         self._waiters.pop(waiter, None)
 
     def wake(self) -> None:
-        """Let the CREATEs that wait try again, the oldest first, because the oplock is gone."""
+        """Let the CREATEs that wait try again, the oldest first, because the oplock has ended."""
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             waiter()

@@ -87,7 +87,7 @@ class TurnFlow:
     """Holds the turns of one node and class. A subclass has the work.
 
     unpaid   how many completions were taken from the disks that the flow was not charged for yet
-    wants    whether the flow is among those that want a turn, or has one
+    wants    tells whether the flow waits for a turn, or has one
     """
 
     __slots__ = ("finish", "io_class", "key", "per_weight", "start", "turns", "unpaid", "used_s", "wants")

@@ -23,7 +23,7 @@ from meshfs.smb.connection import Message
 from meshfs.smb.constants import Command, Flags
 from meshfs.smb.states import ConnectionState
 
-# Plain numbers and names: a member of an enum costs a look-up per message.
+# These are plain numbers and names, because a member of an enum costs a look-up per message.
 _CANCEL: Final = int(Command.CANCEL)
 _NEGOTIATE: Final = int(Command.NEGOTIATE)
 _READY: Final = ConnectionState.READY

@@ -51,7 +51,7 @@ from meshfs.transport.base import Transport
 
 logger = logging.getLogger(__name__)
 
-# Plain names: a member of an enum costs a look-up per turn.
+# These are plain names, because a member of an enum costs a look-up per turn.
 _READING: Final = LinkState.READING
 _WAITING: Final = LinkState.WAITING
 _PAUSED: Final = LinkState.PAUSED
@@ -130,7 +130,7 @@ class Link:
             self._transport.close()
 
     def fault(self, _: Exception) -> None:
-        """End this connection, and no other, because an error of ours prevented the handling of its requests."""
+        """End this connection, and no other, because an internal error prevented the handling of its requests."""
         self.end()
 
     def end(self) -> None:
@@ -171,7 +171,7 @@ class Link:
         self._end()
 
     def reached(self, stage: AdmissionStage) -> bool:
-        """Note the stage of the login. Return False if the stage does not count: a login beside a valid session."""
+        """Note the stage of the login. Return False for a login beside a valid session, which does not count."""
         before = self._stage
         if before is AdmissionStage.LOGGED_IN and stage is AdmissionStage.LOGGING_IN:
             return False
@@ -222,7 +222,7 @@ class Link:
             self._transport.unwatch()
 
     def step(self, until_s: float) -> ProcessorFlow | None:
-        """Work in a turn. Return the flow in which the rest of the work waits, or None if nothing is left."""
+        """Work in a turn. Return the flow in which the link waits for more work, or None if nothing is left."""
         if self._state is not _READING:
             self._state = LINK[self._state][_TURN]
             if self._state is not _READING:
@@ -236,7 +236,7 @@ class Link:
             self._end()
             return None
         except Exception:
-            # An error of ours must not end the other connections.
+            # An internal error must not end the other connections.
             self._exporter.count("internal_errors")
             logger.exception("%s: closed after an internal error", self.peer.remote)
             self._end()
@@ -305,7 +305,7 @@ class Link:
         return False
 
     def _resume(self) -> None:
-        """Go on with held requests, or read again, if the reasons for the pause are gone."""
+        """Go on with held requests, or read again, if the reasons for the pause have ended."""
         engine = self._engine
         sending, held = self._outlet.waiting is not None, bool(engine.held)
         event = when_room(self._state, sending=sending, held=held, has_room=engine.has_room)

@@ -237,7 +237,7 @@ class Listener:
         except trio.Cancelled:
             raise
         except Exception:
-            # An error of ours must not end the other connections.
+            # An internal error must not end the other connections.
             self._exporter.count("internal_errors")
             logger.exception("%s: closed after an internal error", link.peer.remote)
         finally:
@@ -249,7 +249,7 @@ class Listener:
 
 
 def _remote_text(stream: socket.socket, address: object) -> str:
-    """Return the peer in words: an address and a port, or the process at the other end of a Unix socket."""
+    """Return an address and a port as text, or the process at the other end of a Unix socket."""
     if stream.family == socket.AF_UNIX:
         pid, uid, _ = _UCRED.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return f"local process {pid} of user {uid}"

@@ -1,4 +1,4 @@
-"""The sending half of one connection: replies leave at once as far as the transport takes them, and the rest in turns.
+"""Sends the replies of one connection, at once as far as the transport takes them, and the others in turns.
 
     flush            sends ``Peer.out``, at most TURN_STEP_BYTES while other nodes have turns
     transport full   the transport calls back when it takes more, and the rest waits for a turn of the node

@@ -33,7 +33,7 @@ class Batches:
     """Keeps the batches of one exporter. A batch may be inside another one. The outermost batch sends."""
 
     def __init__(self) -> None:
-        #: Called when something waits to be sent, or to go to a disk, and no batch is under way.
+        #: Is called when something waits to be sent, or to go to a disk, and no batch is under way.
         self.on_dirty: Callable[[], None] = _nobody
         self._dirty: list[Sender] = []
         self._touched: list[Runner] = []
@@ -56,7 +56,7 @@ class Batches:
             self.end()
 
     def end(self) -> None:
-        """End a batch: start its I/O, and send the replies that exist already."""
+        """End a batch. Start its I/O, and send the replies that exist already."""
         try:
             self.pump()
         finally:

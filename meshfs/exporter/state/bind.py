@@ -1,4 +1,4 @@
-"""The state of a bind under way. `meshfs.exporter.commands.binding` has the steps of a bind."""
+"""Keeps the state of a bind under way. `meshfs.exporter.commands.binding` has the steps of a bind."""
 
 from meshfs.smb.auth import Acceptor
 from meshfs.smb.connection import Role

@@ -1,4 +1,4 @@
-"""The state of an open of a directory: the place of its listing, and its changes (MS-SMB2 3.3.5.18, 3.3.4.4).
+"""Keeps the place of the listing of an open directory, and its changes (MS-SMB2 3.3.5.18, 3.3.4.4).
 
 The first CHANGE_NOTIFY of an open chooses which changes are kept, and how many bytes of them. Later requests do not
 alter that choice. A change is reported once, in the answer to the oldest CHANGE_NOTIFY that waits. If none waits, the

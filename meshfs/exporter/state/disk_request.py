@@ -1,4 +1,4 @@
-"""A request to a disk for a request of a peer, as far as the exporter's state knows the two."""
+"""Joins a request to a disk with the request of a peer, as far as the exporter's state knows the two."""
 
 from typing import Protocol
 

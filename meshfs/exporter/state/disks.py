@@ -1,4 +1,4 @@
-"""The disks that an exporter offers, by name."""
+"""Keeps the disks that an exporter offers, by name."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The exporter: the state that all its connections share.
+"""Keeps the state that all connections of the exporter share.
 
     sessions        the logins of nodes (`sessions.py`)
     disks, scratch  what the shares offer (`shares.py`, `disks.py`)

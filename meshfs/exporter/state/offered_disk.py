@@ -1,4 +1,4 @@
-"""A disk as an exporter offers it: its opens, and which opens may exist at the same time.
+"""Keeps a disk on offer with its opens, and decides which opens may exist at the same time.
 
 The shares `disks` and `disks-system` show the same disks. They differ in the class of the I/O. So an open of a disk
 excludes others by share access (MS-FSA 2.1.5.1.2.2) across both shares and all sessions. An open of a node that may

@@ -1,4 +1,4 @@
-"""`Open` is the base of everything that a client can open: its identity, its rights, and the way in which it ends.
+"""`Open` is the base of everything that a client can open. It has an identity and rights, and ends in two steps.
 
 Which requests an open can answer (READ, WRITE, LOCK and so on) depends on its kind (`meshfs.exporter.kinds`).
 

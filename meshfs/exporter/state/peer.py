@@ -1,4 +1,4 @@
-"""The state of one connection at the exporter, and the frames that wait to be sent. No I/O.
+"""Keeps the state of one connection at the exporter, and the frames that wait to be sent. Does no I/O.
 
 `meshfs.exporter.serving.engine` handles the frames that come in. The frames to be sent wait in ``out``, the oldest
 first, until ``flush`` has the transport send them.
@@ -180,7 +180,7 @@ class Peer:
     def lost(self) -> None:
         """End everything that depends on this connection alone, because its transport is closed.
 
-        I/O at a disk ends by itself. If one step fails by an error of ours, the other steps are still done. Otherwise
+        I/O at a disk ends by itself. If one step fails by an internal error, the other steps are still done. Otherwise
         the node and the exporter would never get back what these steps give back.
         """
         if self.closed:
@@ -218,7 +218,7 @@ class Peer:
 
 
 def _do(step: Callable[Parameters, object], *args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
-    """Do one step of the connection's end, and report an error of ours instead of raising it."""
+    """Do one step of the connection's end, and report an internal error instead of raising it."""
     try:
         step(*args, **kwargs)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The flows that the processor serves in turns, with the replies and the work that wait in them."""
+"""Keeps the flows that the processor serves in turns, with the replies and the work that wait in them."""
 
 from collections import deque
 from typing import Protocol, Self

@@ -1,4 +1,4 @@
-"""A session: the login of a node, with everything that the node has opened in the session (MS-SMB2 3.3.1.8).
+"""Keeps a session, the login of a node, with everything that the node has opened in it (MS-SMB2 3.3.1.8).
 
 A session may outlive the connection on which it was made. ``channels`` maps each connection of the session to the keys
 that are used there. The session ends when its last channel is lost (3.3.7.1), or on all channels at once.

@@ -1,4 +1,4 @@
-"""The table of all sessions of an exporter: new ids, and how a session ends (MS-SMB2 3.3.1.5, 3.3.7.1)."""
+"""Keeps all sessions of an exporter, gives them ids, and ends them (MS-SMB2 3.3.1.5, 3.3.7.1)."""
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping

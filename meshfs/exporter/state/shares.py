@@ -1,4 +1,4 @@
-"""The shares of an exporter. A client connects to a share by a tree, and opens what is in it.
+"""Lists the shares of an exporter. A client connects to a share by a tree, and opens what is in it.
 
 `meshfs.exporter.kinds.registry` has the kinds of opens of each share, and decides what a CREATE in the share opens.
 """

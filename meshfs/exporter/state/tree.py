@@ -1,4 +1,4 @@
-"""A tree: the connection of a session to a share (MS-SMB2 3.3.1.9)."""
+"""Keeps a tree, which is the connection of a session to a share (MS-SMB2 3.3.1.9)."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ class CreateOfTree(Protocol):
     """Stands for a CREATE that waits, as `meshfs.exporter.kinds.pending_create.PendingCreate` does."""
 
     def retry(self) -> None:
-        """Try the CREATE again, because its wait is over or its tree is gone."""
+        """Try the CREATE again, because its wait is over or its tree was disconnected."""
 
 
 class Tree:

@@ -43,7 +43,7 @@ from meshfs.smb.status import errno_from_status, status_text
 logger = logging.getLogger(__name__)
 
 _READ: Final = int(Command.READ)
-#: Refusals of CREATE that end by themselves: the exclusive open of another program, an exporter that is starting.
+#: Refusals of CREATE that end by themselves. Another program closes its exclusive open, or the exporter has started.
 _REFUSED_FOR_NOW: Final = (errno.EBUSY, errno.EAGAIN, errno.ENXIO)
 #: The operation that is sent even while calls are held.
 PROBE: Final = "probe"

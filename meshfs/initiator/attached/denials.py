@@ -1,4 +1,4 @@
-"""ACCESS_DENIED for something that an open may do: the sign of a request that was changed on its way. Pure.
+"""Takes ACCESS_DENIED for something that an open may do as a sign of a request that was changed on its way. Pure.
 
 An exporter of meshfs ends the connection on which a wrong signature arrives. Others (smbd, Windows) answer
 ACCESS_DENIED with a right signature, which looks like a refusal (MS-SMB2 3.3.5.2.4). But the rights of an open are

@@ -1,4 +1,4 @@
-"""One opener's use of a disk: read, write, zero and flush, each of which ends within the bound.
+"""Reads, writes, zeroes and flushes a disk for one opener. Each call ends within the bound.
 
 `Handle._transfer` is the hot path of reads and writes. It sends the first attempt of a request that fits into one
 message, or into one message for each of several channels. Everything else takes the slow path: to wait for the
@@ -169,7 +169,7 @@ class Handle:
         write_through: bool = False,
         replay: bool = False,
     ) -> Slot:
-        """Start a part of the transfer at ``offset``: at most ``length`` bytes from ``begin`` of the whole on."""
+        """Start a part of the transfer at ``offset``, with at most ``length`` bytes from ``begin`` of the whole on."""
         shared, lane = self._shared, self._shared.lane(channel)
         if data is None:
             return channel.start_read(shared.tree_id, shared.file_id, offset + begin, length, deadline, lane)

@@ -1,4 +1,4 @@
-"""The outcomes of a request that ended without success. Pure.
+"""Lists the outcomes of a request that ended without success. Pure.
 
 The type alone says what its sender does next:
 

@@ -1,4 +1,4 @@
-"""One disk as a mount sees it: the opens of both classes, and what is known of the disk itself.
+"""Keeps one disk as a mount sees it, with the opens of both classes and the known facts of the disk.
 
 Lost writes. The port counts acknowledged writes (``write_seq``). A FLUSH that succeeds covers all writes that were
 acknowledged before it was sent (``flushed_seq``). The exporter's write verifier changes when writes that were not
@@ -158,7 +158,7 @@ class Port:
             await handle.close()
 
     async def written_ns(self) -> int:
-        """Return when any node last wrote the disk, as its owner says now or, if it does not answer, said before.
+        """Return the time of the last write by any node. If the owner does not answer, return the last known time.
 
         Raises nothing, and takes at most ASK_DISK_TIMEOUT_S.
         """

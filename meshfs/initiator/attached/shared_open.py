@@ -1,4 +1,4 @@
-"""The SMB open that all handles of one disk and class share, and the task that keeps it.
+"""Has the SMB open that all handles of one disk and class share, and the task that keeps the open.
 
 `SharedOpen._keep` makes the open, makes it again after a lost session, and closes it. A call that finds no open waits
 for it until its own deadline (attempts.py). ``_next_step`` says what the task does next:

@@ -1,4 +1,4 @@
-"""When a disk was last written, as its owner reports it and as a mount shows it. Pure."""
+"""Keeps the time of a disk's last write, as its owner reports it and as a mount shows it. Pure."""
 
 
 class WrittenTime:

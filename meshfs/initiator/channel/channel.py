@@ -1,4 +1,4 @@
-"""One connection that carries requests of a session: its parts, its life, and its end.
+"""Puts together the parts of one connection that carries requests of a session, and ends the connection.
 
     requests   starts and ends requests, and knows those without an answer        (outstanding.py)
     outbox     sends together what one round of the reactor starts                (outbox.py)
@@ -42,7 +42,7 @@ CLOSED: Final = "closed"
 
 
 class Channel:
-    """Is one channel. Call ``run`` in a nursery, then log in or bind (session/login.py, session/bind.py), then use it."""
+    """Is one channel. Call ``run`` in a nursery, then log in or bind (session/login.py, session/bind.py)."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class Channel:
     # --- as one of a session -----------------------------------------------------------
 
     def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
-        """Use the keys of a session from now on: sign every message, seal it, or neither."""
+        """Use the keys of a session from now on, to sign every message, to seal it, or for neither."""
         self.requests.frames.protect(security, session_id, sign=sign, seal=seal)
 
     def join(self, sequence: int, siblings: Callable[[], Iterable[Sibling]], ended: Callable[[], None]) -> None:
@@ -227,7 +227,7 @@ class Channel:
 
     @property
     def outstanding(self) -> int:
-        """Return how many requests are in flight or wait for credits, without CHANGE_NOTIFYs, which wait by nature."""
+        """Return how many requests are in flight or wait for credits, without CHANGE_NOTIFYs, which wait for long."""
         return self.requests.owed
 
     def in_flight(self) -> Collection[Slot]:
@@ -236,7 +236,7 @@ class Channel:
 
     @property
     def heard_s(self) -> float:
-        """Return when the exporter was last heard on this channel, by trio's clock and to a tick."""
+        """Return the time of the last sign of life on this channel, by trio's clock and to a tick."""
         return self.liveness.heard_s
 
     @property

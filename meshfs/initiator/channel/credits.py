@@ -193,7 +193,7 @@ class ChannelCredits(Generic[W]):
         return Lane(io_class, self._of(io_class).room)
 
     def room(self, io_class: IoClass, credits: float, in_flight: int) -> None:
-        """Let the lanes of the class use no more than ``credits`` together from now on; ``in_flight`` are in use now.
+        """Let the lanes of the class use at most ``credits`` together from now on, of which ``in_flight`` are used now.
 
         The exporter may grant fewer credits in all than CREDITS_MAX, so ``kept`` is derived from what there is. Call
         `next` afterwards, because a waiting request may now have its turn.

@@ -29,7 +29,7 @@ from typing import Final
 
 from meshfs import limits
 
-# Swift's beta and max_mdf: which part of the excess one measurement takes back, and the most that it may take.
+# The part of the excess that one measurement takes back, and the most that it may take (Swift's beta and max_mdf).
 _DECREASE: Final = 0.8
 _DECREASE_MAX: Final = 0.5
 _INCREASE: Final = 0.125
@@ -41,7 +41,7 @@ _APP_UNUSED_ECHOES: Final = 5
 
 
 class DelayControl:
-    """Controls one channel: all lanes of a class may together use ``app_credits`` or ``system_credits``."""
+    """Controls one channel. All lanes of a class may together use ``app_credits`` or ``system_credits``."""
 
     __slots__ = (
         "_app_unused",

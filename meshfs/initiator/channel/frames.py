@@ -56,7 +56,7 @@ class Frames:
         self._flags = 0
 
     def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
-        """Use the session's keys from now on: sign every message, seal it, or neither.
+        """Use the session's keys from now on, to sign every message, to seal it, or for neither.
 
         Raises LocalProtocolError if messages are to be sealed and no cipher was negotiated.
         """

@@ -1,4 +1,4 @@
-"""The receiving half of a channel: it receives and parses messages, and any error in them ends the channel."""
+"""Receives and parses the messages of a channel. Any error in them ends the channel."""
 
 import errno
 import logging
@@ -74,7 +74,7 @@ class Inbox:
             self.fault(error)
 
     def fault(self, error: Exception) -> None:
-        """End this channel, and no other, because handling what it received failed by an error of ours."""
+        """End only this channel, because handling what it received failed by an internal error."""
         self._fail(f"internal error: {error!r}")
 
     def _receive(self) -> None:

@@ -104,7 +104,7 @@ class Liveness:
         """Return whether there was a sign of life since the last call."""
         # A large message that arrives slowly stays in the socket until much of it is there (Transport.expect), so bytes
         # in the socket count as well. A few bytes are no sign of life: if the length of a message was changed on its
-        # way, the answers to our probes are taken for its data, and the message never ends.
+        # way, the answers to probes are taken for its data, and the message never ends.
         inbox, outbox = self._inbox, self._outbox
         came_bytes = inbox.received_bytes + self._transport.pending()
         heard = inbox.heard or outbox.progress or came_bytes - self._came_bytes >= _PROGRESS_MIN_BYTES

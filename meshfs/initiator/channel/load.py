@@ -52,7 +52,7 @@ class Load:
     def restart(self, now: float, rate_bytes_s: float) -> None:
         """Forget everything. Nothing is outstanding then, and the rate is the one that the interfaces promise."""
         self.outstanding_bytes = 0
-        #: Bytes per second: the mean of the samples if ``measured`` is set, else what the interfaces promise.
+        #: The mean of the samples in bytes per second if ``measured`` is set, else the rate promised by the interfaces.
         self.rate_bytes_s = rate_bytes_s
         #: The channel's part of a deep queue, relative to the ``pull`` of the other channels.
         self.pull: float = rate_bytes_s**_PULL

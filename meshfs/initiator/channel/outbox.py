@@ -1,4 +1,4 @@
-"""The sending half of a channel: requests leave in their order, at once or at the end of the reactor's round.
+"""Sends the requests of a channel in their order, at once or at the end of the reactor's round.
 
 The requests that one round of the reactor starts are corked: they leave together in one call at the end of the round,
 so that the exporter gets them as one batch. A large write leaves at once, because the exporter can begin to receive it

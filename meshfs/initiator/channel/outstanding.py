@@ -1,4 +1,4 @@
-"""The requests of one channel that have no answer yet (MS-SMB2 calls the table Connection.OutstandingRequests).
+"""Keeps the requests of one channel that have no answer yet (Connection.OutstandingRequests in MS-SMB2).
 
 The hot path. A request costs its caller one park and one wake-up, and nothing else:
 
@@ -47,7 +47,7 @@ from meshfs.smb.credits import CreditAccount, charge_for
 from meshfs.smb.messages import EchoRequest, FileId
 from meshfs.smb.security import ChannelSecurity, PreauthHash
 
-# Plain ints: comparing with enum members costs a call per message.
+# These are plain ints, because comparing with enum members costs a call per message.
 _READ: Final = int(Command.READ)
 _WRITE: Final = int(Command.WRITE)
 _CHANGE_NOTIFY: Final = int(Command.CHANGE_NOTIFY)
@@ -182,7 +182,7 @@ class OutstandingRequests:
         if isinstance(slot, LateSlot) and late:
             slot.late = late
         slot.signed = signed
-        # The request takes the way of those that wait, and leaves at once if it may: this is no hot path.
+        # This is no hot path, so the request takes the way of waiting requests. It leaves at once if it may.
         self._wait(
             slot,
             partial(
@@ -286,7 +286,7 @@ class OutstandingRequests:
             self.pump()
 
     def expire(self, now: float) -> bool:
-        """End the waits whose deadline has passed. Returns whether one of their requests had been sent.
+        """End the waits whose deadline has passed. Return whether one of their requests had been sent.
 
         A request that was sent keeps its slot and its credits until its reply comes, and is cancelled at the exporter.
         """
@@ -320,7 +320,7 @@ class OutstandingRequests:
 
     @property
     def owed(self) -> int:
-        """Return how many requests are in flight or wait for credits, without CHANGE_NOTIFYs, which wait for long."""
+        """Return how many requests are in flight or wait for credits. CHANGE_NOTIFYs wait for long, and do not count."""
         return sum(slot.command != _CHANGE_NOTIFY for slot in self.slots.values()) + self.window.waiting
 
     @property

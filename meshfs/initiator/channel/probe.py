@@ -1,4 +1,4 @@
-"""A channel's ECHOs, which have two uses: they ask a silent exporter for an answer, and they measure the delay.
+"""Sends a channel's ECHOs, to ask a silent exporter for an answer and to measure the delay.
 
 An ECHO uses the one credit that is kept for it, and is sent before all requests that wait for credits.
 """
@@ -31,7 +31,7 @@ class Probe:
         return self._message_id in self._requests.slots
 
     def send(self) -> bool:
-        """Send an ECHO. Returns False if there is no credit for it."""
+        """Send an ECHO. Return False if there is no credit for it."""
         message_id = self._requests.start_echo(self)
         if message_id is None:
             return False
@@ -39,7 +39,7 @@ class Probe:
         return True
 
     def measure_if_due(self) -> None:
-        """Send an ECHO if the channel has load and the next one is due. To be called after each batch of replies."""
+        """Send an ECHO if the channel has load and the next one is due. Call this after each batch of replies."""
         requests, delay = self._requests, self.delay
         loaded = len(requests.slots) >= delay.requests_min or requests.window.waiting
         if loaded and self._now() >= delay.next_s:

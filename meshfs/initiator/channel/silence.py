@@ -1,4 +1,4 @@
-"""When a silent exporter is probed, and when its channel is given up. Pure; time is an argument.
+"""Decides when a silent exporter is probed, and when its channel is given up. Pure.
 
 Silence counts from the last sign of life, or from when a request became outstanding if that was later. An exporter
 that was asked nothing is not silent. It is probed every CHANNEL_IDLE_PROBE_S, so that a lost connection is found
@@ -23,7 +23,7 @@ from meshfs import limits
 
 
 class Verdict(enum.Enum):
-    """Says what is to be done about a silent channel: nothing, send a probe, or end the channel."""
+    """Says whether to do nothing about a silent channel, to send a probe, or to end the channel."""
 
     FINE = enum.auto()
     PROBE = enum.auto()

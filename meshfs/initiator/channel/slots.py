@@ -137,7 +137,7 @@ class LateSlot(Slot):
 
 
 class Collector(Protocol):
-    """Receives the results of several requests; ``take`` is called once for each."""
+    """Receives the results of several requests. ``take`` is called once for each."""
 
     def take(self, slot: Slot, result: object) -> None:
         """Take the result of one request. Memory in the result is valid until this call returns."""

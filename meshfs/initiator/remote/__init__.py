@@ -1,4 +1,4 @@
-"""The initiator's third floor: one remote exporter, over all paths that lead to it.
+"""The initiator's third floor is one remote exporter, over all paths that lead to it.
 
 `RemoteExporter` (exporter.py) has the exporter's state, session and disks. Below it, paths.py and path_keeper.py carry
 out what plan.py and replan.py decide, joining.py makes channels part of the session, and news.py and disk_questions.py

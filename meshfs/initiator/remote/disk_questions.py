@@ -1,4 +1,4 @@
-"""Questions about single disks that a program waits for, as `ls -l` waits for the time of the last write.
+"""Asks questions about single disks for which a program waits, as `ls -l` waits for the time of the last write.
 
 A question takes at most ASK_DISK_TIMEOUT_S. While an answer is overdue, other questions are not asked and end at once.
 So a silent exporter delays one `ls` once, and not once for each of its disks.

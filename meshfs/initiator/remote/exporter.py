@@ -1,4 +1,4 @@
-"""One exporter as a mount knows it: its state, the session over all paths to it, and the disks that it advertised.
+"""Keeps one exporter as a mount knows it, with its state, its session, its paths and its advertised disks.
 
 states.py has the states. `Paths` keeps the paths, and each path makes channels. `Joining` lets the first channel log in
 and binds the others to that session. `News` asks for disks and addresses until the session ends, and `DiskQuestions`
@@ -68,11 +68,11 @@ class RemoteExporter:
         self.io_timeout_s = io_timeout_s
         #: The calls that wait for the exporter now.
         self.waiting: set[BlockedCall] = set()
-        #: The names of the exporter's disks that hang, and since when. Calls of these disks fail at once.
+        #: The exporter's disks that hang, by name, each with the start of the hang. Calls of these disks fail at once.
         self.hung_disks: dict[str, float] = {}
-        #: Called when the session, or a channel of it, begins or ends.
+        #: Is called when the session, or a channel of it, begins or ends.
         self.listeners: list[Callable[[], None]] = []
-        #: Counts attempts that failed, and channels that were lost.
+        #: The number of attempts that failed, and of channels that were lost.
         self.failures = 0
         self.ended = EndedChannels()
         self._on_change = on_change

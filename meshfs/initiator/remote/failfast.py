@@ -1,4 +1,4 @@
-"""When a call fails at once instead of waiting for an exporter, or for a disk that hangs. Pure.
+"""Decides when a call fails at once instead of waiting for an exporter, or for a disk that hangs. Pure.
 
 Every call ends within the mount's ``io_timeout_s`` (T). A program that repeats a failed call, as md does
 sector by sector, would still wait for T at every call. So the bound counts once for all of them:
@@ -54,7 +54,7 @@ def silence_max_s(io_timeout_s: float) -> float:
 
 
 class Answers:
-    """Keeps when a disk answered last, and since when its calls are held because one of them timed out."""
+    """Keeps the time of a disk's last answer, and the time from which its calls are held after a time-out."""
 
     __slots__ = ("last_s", "suspected_at_s", "suspected_since_s")
 

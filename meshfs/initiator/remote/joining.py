@@ -62,7 +62,7 @@ class Joining:
         self._turn = trio.Lock()
 
     async def join(self, channel: Channel, path: Path, *, more_to_come: bool) -> None:
-        """Log in on the channel, or bind it to the present session. ``more_to_come`` if a login may get more channels.
+        """Log in on the channel, or bind it to the present session. ``more_to_come`` allows a login more channels.
 
         Raises BindRefused, TooSlowError, and the errors of `log_in` and `bind`.
         """

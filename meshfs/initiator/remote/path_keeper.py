@@ -1,4 +1,4 @@
-"""The task that keeps one path to an exporter: it connects, joins the session, and starts again after a loss.
+"""Keeps one path to an exporter. Its task connects, joins the session, and starts again after a loss.
 
 states.py has the states, and the events that lead from one to the next. If a path was connected for
 PATH_STEADY_AFTER_S, it is tried again as soon as its channel is lost. A path that cannot connect, or whose channels are
@@ -60,7 +60,7 @@ class Planner(Protocol):
         """Plan again, because this path works again or has ended."""
 
     def replan_after(self, delay_s: float) -> None:
-        """Plan again later. If this path does not work by then, other paths are used."""
+        """Plan again later. If this path does not work at that time, other paths are used."""
 
 
 class PathKeeper:
@@ -79,13 +79,13 @@ class PathKeeper:
         self.state = PathState.IDLE
         self.why = choice.why_not
         self.channel: Channel | None = None
-        #: Counts attempts that failed, and channels that were lost.
+        #: The number of attempts that failed, and of channels that were lost.
         self.failures = 0
-        #: Counts channels that belonged to the session, and were lost.
+        #: The number of channels that belonged to the session and were lost.
         self.losses = 0
         self.ended = EndedChannels()
         self.retry_at: float | None = None
-        #: The time of the first failure since the path worked. It is None while the path works or is not tried.
+        #: The time from which the path is tried without success. It is None while the path works or is not tried.
         self.broken_since: float | None = None
         self.running = False
         self.scope = trio.CancelScope()
@@ -103,7 +103,7 @@ class PathKeeper:
         return self.choice.path
 
     def works(self, now: float) -> bool:
-        """Return whether the plan may rely on this path. After a short interruption it still does."""
+        """Return whether the plan may rely on this path. A short interruption does not change the answer."""
         return self.broken_since is None or now - self.broken_since < limits.PATH_BROKEN_AFTER_S
 
     def configure(self, dead_after_s: float, silence_max_s: float) -> None:
@@ -189,7 +189,7 @@ class PathKeeper:
             session.no_more = session.one_only
 
     async def _serve(self, transport: Transport) -> float:
-        """Run one connection from its login to its end. Returns how long it was a channel of the session."""
+        """Run one connection from its login to its end. Return how long it was a channel of the session."""
         channel = Channel(transport, self._pool, dead_after_s=self._dead_after_s, silence_max_s=self._silence_max_s)
         refused, since_s = "", inf
         try:
@@ -213,7 +213,7 @@ class PathKeeper:
         return max(0.0, trio.current_time() - since_s)
 
     async def _join(self, channel: Channel) -> str:
-        """Make the connection a channel of the session. Returns why the exporter takes none, or "".
+        """Make the connection a channel of the session. Return why the exporter takes none, or "".
 
         If the attempt fails for another reason, that is in ``channel.why``.
         """

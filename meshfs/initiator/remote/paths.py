@@ -1,4 +1,4 @@
-"""The paths to one exporter, each with the task that keeps it.
+"""Keeps the paths to one exporter, each with its task.
 
 The plan is made again when an interface of this machine changes, when a path fails or works again, and when the
 exporter advertises other addresses. `plan` chooses the paths, `decide` (replan.py) compares the choices with the paths

@@ -6,7 +6,7 @@ channels. The plan follows Windows (MS-SMB2 3.2.5.14.11 leaves it to the client)
     pairs      A remote address is paired with the local interfaces in the same network. In one
                network, the interfaces of both ends are paired in the order of their speed, the
                fastest with the fastest. Each is used once before any is used twice. For a remote
-               address in no network of ours, there is one path, which the kernel routes.
+               address in no network of this machine, there is one path, which the kernel routes.
     selected   If paths with RDMA at both ends work, those are used. Otherwise, the paths are used
                whose speed (that of the slower end) is at least half of the fastest one that works.
                The others stay idle until those fail. A path that fails is tried again as long as
@@ -37,7 +37,7 @@ class Path:
     remote: Remote
     local: Interface | None = None
     number: int = 0
-    #: Is set if other interfaces of ours are in the same network. The path must then be bound to this interface.
+    #: Is set if this machine has other interfaces in the same network. The path is then bound to this interface.
     ambiguous: bool = False
 
     @property
@@ -150,5 +150,5 @@ def _network_of(remote: Remote, locals_: Sequence[Interface]) -> object:
 
 
 def _by_speed(end: Interface | Remote) -> int:
-    """Return the key for pairing, which ignores what is up: a lost link must not change the other pairs."""
+    """Return the key for pairing. It ignores lost links, because a lost link must not change the other pairs."""
     return end.speed_bits_s

@@ -4,7 +4,7 @@
 paths that are kept. First every path gets its decision, and then `Paths` carries the decisions out.
 
     the plan has the path       and uses it                          USE
-                                and does not use it                  REST, or CUT if our interface is down
+                                and does not use it                  REST, or CUT if the local interface is down
     the plan does not have it   both ends still have its addresses   REST
                                 an end no longer has its address     CUT
 

@@ -1,4 +1,4 @@
-"""The part of a mount's status document about exporters and the paths to them, which `meshctl paths` shows."""
+"""Makes the part of a mount's status document about exporters and paths, which `meshctl paths` shows."""
 
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.exporter import RemoteExporter

@@ -1,4 +1,4 @@
-"""An address at which an exporter can be reached. It comes from the config or from the exporter itself."""
+"""Describes an address at which an exporter can be reached. It comes from the config or from the exporter itself."""
 
 from dataclasses import dataclass
 

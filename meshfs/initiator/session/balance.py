@@ -36,9 +36,9 @@ _PART_BYTES: Final = 4096
 _PART_MIN_BYTES: Final = 64 << 10
 #: A smaller request is never split.
 SPLIT_MIN_BYTES: Final = 2 * _PART_MIN_BYTES
-#: A request that one channel moves in less time is not split: splitting costs about 0.2 ms of CPU at the ends.
+#: A request that one channel moves in less time is not split, because splitting costs about 0.2 ms of CPU at the ends.
 SPLIT_MIN_S: Final = 0.002
-#: The most time that the parts may take, as a fraction of the whole's: the caller waits for the slowest part.
+#: The most time that the slowest part may take, as a fraction of the time of the whole request on one channel.
 _SPLIT_GAIN_MAX: Final = 0.85
 
 

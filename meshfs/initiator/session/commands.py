@@ -1,4 +1,4 @@
-"""The requests of a share: opens by name, the list of its disks, the exporter's interfaces, and news of changes."""
+"""Sends the requests of a share, for opens, for the disks, for the exporter's interfaces, and for changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ def start_query_disks(
     size: int = limits.CREDIT_BYTES,
     name: bytes = b"",
 ) -> Slot:
-    """Start the query. ``size`` bounds the answer, and the credits that it costs; ``name`` asks for one disk only."""
+    """Start the query. ``size`` bounds the answer and the credits that it costs. ``name`` asks for one disk only."""
     body = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, file_id, name, size).pack()
     return channel.start_request(Command.IOCTL, body, tree_id=tree_id, deadline=deadline, charge=charge_for(size))
 
@@ -185,7 +185,7 @@ async def query_interfaces(channel: Channel, tree: TreeConnect) -> tuple[Remote,
 
 
 async def wait_for_change(channel: Channel, root: RemoteOpen) -> None:
-    """Wait by CHANGE_NOTIFY until something in the share changes. StatusError if the exporter does not support it."""
+    """Wait by CHANGE_NOTIFY until something in the share changes. Raise StatusError if the exporter lacks it."""
     body = ChangeNotifyRequest(root.file_id, _NOTIFY_OUTPUT_BYTES, _CHANGES).pack()
     await channel.answer(
         channel.start_request(Command.CHANGE_NOTIFY, body, tree_id=root.tree.tree_id),

@@ -1,4 +1,4 @@
-"""The result of the login on the first channel: the id and the keys by which further channels are bound."""
+"""Keeps the result of the first login, which is the id and the keys by which further channels are bound."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,6 +1,6 @@
-"""NEGOTIATE: what both ends of a connection agree on, and the proof that nobody changed it on its way.
+"""Negotiates what both ends of a connection agree on, and proves that nobody changed it on its way.
 
-An attacker between the ends could remove the better choices from our offer. With dialect 3.1.1 the login finds that,
+An attacker between the ends could remove the better choices from the offer. With dialect 3.1.1 the login finds that,
 because the keys depend on every byte of the negotiation (MS-SMB2 3.2.5.3.1). With 3.0 and 3.0.2 the keys do not. There
 FSCTL_VALIDATE_NEGOTIATE_INFO repeats the negotiation under a signature (3.2.5.5).
 """

@@ -1,4 +1,4 @@
-"""One SMB session: the channels bound to it, and what all of them share.
+"""Keeps one SMB session, with the channels bound to it and the state that they share.
 
     add       a channel that logged in or was bound takes requests from now on
     retire    a channel takes no more requests; those in flight on it are still answered
@@ -46,7 +46,7 @@ class InitiatorSession:
         root: RemoteOpen,
         on_lost: Callable[[Self, Channel], None],
     ) -> None:
-        """``root`` is an open of the share's root; ``on_lost`` is called when a channel has ended."""
+        """``root`` is an open of the share's root. ``on_lost`` is called when a channel has ended."""
         self.credentials = credentials
         #: The session's state. Its events are the login, the first request on a channel, and how the session ends.
         self.machine = credentials.machine
@@ -168,7 +168,7 @@ class InitiatorSession:
         self._on_lost(self, channel)
 
     def _nonces_full(self) -> None:
-        """Keep only one channel, on which message ids refuse a repeat: no more nonces can be remembered."""
+        """Keep only one channel, on which message ids refuse a repeat, because no more nonces can be remembered."""
         self.no_more = self.one_only = "the exporter's nonces do not count up, so the session has one channel"
         for left in (self.spread.channels or self.channels)[:1]:
             logger.warning("%s: %s", left.transport.remote, self.one_only)

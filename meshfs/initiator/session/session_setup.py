@@ -1,4 +1,4 @@
-"""SESSION_SETUP: the rounds of tokens by which a login or a bind authenticates both ends.
+"""Sends SESSION_SETUP, in rounds of tokens by which a login or a bind authenticates both ends.
 
 The last reply has to be signed, whatever the policy is, because the signature proves that the exporter knows the
 password. Its key results from the login itself, so that the signature is verified after the rounds (`verify`).
@@ -59,9 +59,9 @@ async def set_up(
     bind_to: Credentials | None = None,
     refusals: Sequence[NtStatus] = (),
 ) -> tuple[Reply, PreauthHash]:
-    """Exchange tokens to the end. Returns the last reply, and the hash over all messages before it (3.2.5.3).
+    """Exchange tokens to the end. Return the last reply, and the hash over all messages before it (3.2.5.3).
 
-    The status of that reply is SUCCESS or one of ``refusals``; for any other, AuthenticationError or StatusError is
+    The status of that reply is SUCCESS or one of ``refusals``. For any other, AuthenticationError or StatusError is
     raised. ``machine`` belongs to this login or bind, and sees each of its messages.
     """
     channel.happened(SmbEvent.REQUEST)

@@ -1,4 +1,4 @@
-"""One caller's request that is split into parts, which go over several channels at once.
+"""Splits one caller's request into parts, which go over several channels at once.
 
 A `SplitRequest` collects the results of the parts, and its caller continues when all of them are there. It waits for
 every part even if one fails, so that afterwards no part is in flight without the caller's knowledge. Then it raises an
@@ -48,7 +48,7 @@ class SplitRequest:
         self._task: Task | Worker | None = None
 
     def add(self, slot: Slot, start: int) -> None:
-        """Add a part whose data begins at ``start`` of the whole. To be called before its reply can be handled."""
+        """Add a part whose data begins at ``start`` of the whole. Call this before its reply can be handled."""
         slot.task = self
         self.slots.append(slot)
         self._starts[slot] = start

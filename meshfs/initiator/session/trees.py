@@ -1,4 +1,4 @@
-"""TREE_CONNECT: the shares of an exporter that a session uses."""
+"""Connects a session to the shares of an exporter that it uses (TREE_CONNECT)."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class TreeConnect:
 
 
 async def connect_tree(channel: Channel, server: str, share: str) -> TreeConnect:
-    r"""TREE_CONNECT to ``\\server\share``; the request is signed whatever the policy is (MS-SMB2 3.2.4.1.1)."""
+    r"""Connect to ``\\server\share``. The request is signed whatever the policy is (MS-SMB2 3.2.4.1.1)."""
     path = f"\\\\{server}\\{share}"
     reply = await channel.answer(
         channel.start_request(Command.TREE_CONNECT, TreeConnectRequest(path).pack(), signed=True)

@@ -113,7 +113,7 @@ def test_a_client_that_begins_in_smb_1_and_offers_smb_2_continues_in_smb_2():
 @pytest.mark.parametrize("dialects", [(), (b"NT LM 0.12",), (b"NT LM 0.12", b"SMB 2.002")])
 def test_a_client_that_offers_only_smb_1_is_disconnected(dialects):
     client = RawInitiator(exporter())
-    with pytest.raises(RemoteProtocolError, match="not spoken"):
+    with pytest.raises(RemoteProtocolError, match="SMB 1 is not supported"):
         client.deliver(framed(Smb1Negotiate(dialects).pack() + bytes(32)))
     assert not client.peer.out
 

@@ -1,4 +1,4 @@
-"""CREATE of a disk. It is answered at once, or when the I/O of the node's earlier sessions at that disk has ended.
+"""Answers CREATE of a disk, now or when the I/O of the node's earlier sessions at that disk has ended.
 
 No CREATE makes, removes or truncates a disk. A CREATE that overwrites a disk keeps its size and content, as O_TRUNC on
 a block device does.

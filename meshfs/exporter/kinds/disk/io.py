@@ -1,4 +1,4 @@
-"""The I/O of an open of a disk: the hot path, from a request to the disk's queue and back to the reply.
+"""Does the I/O of an open of a disk. It is the hot path from a request to the disk's queue and back to the reply.
 
     read / write / flush   check the request, and put an `IoRequest` into the disk's queue
     _..._answered          is called when the disk has answered, and lets the reply wait for a turn of its node
@@ -40,7 +40,7 @@ from meshfs.smb.wire import (
     pack_write_response_frame,
 )
 
-# Plain numbers and names: a member of an enum costs a look-up per message.
+# These are plain numbers and names, because a member of an enum costs a look-up per message.
 _READ: Final = Op.READ
 _WRITE: Final = Op.WRITE
 _WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)

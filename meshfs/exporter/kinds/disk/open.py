@@ -1,4 +1,4 @@
-"""An open of a disk: which opens it excludes, its facts, and how it waits for its I/O when it ends."""
+"""Has the open of a disk. It excludes other opens, gives facts, and waits for its I/O when it ends."""
 
 from collections.abc import Callable
 
@@ -71,7 +71,7 @@ class DiskOpen(DiskIo):
         return self.closing and not self.session.serving
 
     def stop_excluding(self) -> None:
-        """Give up everything that could stop writers: locks, LOCKs that wait, and the part in share access."""
+        """Give up the locks, the LOCKs that wait, and the part in share access, because they could stop writers."""
         if self.gone:
             return
         for waiting in list(self.waits):
@@ -84,7 +84,7 @@ class DiskOpen(DiskIo):
             self.disk.wake_lock_waiters(freed)
 
     def drained(self) -> None:
-        """Let others in, and make the calls of `close`, because nothing of the open is at the disk any more."""
+        """Let other opens in, and make the calls of `close`, because the open has no I/O at the disk any more."""
         then, self._then = self._then, []
         if not then:
             return

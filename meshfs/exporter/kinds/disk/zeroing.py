@@ -1,11 +1,11 @@
-"""FSCTL_SET_ZERO_DATA of a disk: a range becomes zeros, piece by piece through the disk's queue.
+"""Handles FSCTL_SET_ZERO_DATA of a disk. A range becomes zeros, piece by piece through the disk's queue.
 
 A range may be as large as the disk. So it is zeroed in pieces, and only one piece at a time is queued or at the disk.
 Between two pieces, other requests of the disk are served. If the open is closed, the connection is lost, or the request
 is cancelled, no further piece begins.
 
     begin -> [queue -> disk] -> [queue -> disk] -> ... -> the reply
-                      after a quick piece the next one is twice as large; after a slow one, half as large
+                      after a quick piece the next one is twice as large, and after a slow one half as large
 
 A zeroing of more than one piece is asynchronous (MS-SMB2 3.3.4.2). Even if it was cancelled, it is answered only when
 no piece is at the disk any more. Otherwise a piece could land over later writes.

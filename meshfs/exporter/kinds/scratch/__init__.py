@@ -1,1 +1,1 @@
-"""The opens of scratch files and directories. `meshfs.exporter.rules.scratch` has the files themselves."""
+"""Has the opens of scratch files and directories. `meshfs.exporter.rules.scratch` has the files themselves."""

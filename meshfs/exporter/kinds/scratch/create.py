@@ -1,4 +1,4 @@
-"""CREATE in the share `scratch`. It is answered at once, or when an oplock in its way is gone (MS-SMB2 3.3.5.9)."""
+"""Answers CREATE in the share `scratch`, now or when an oplock in its way has ended (MS-SMB2 3.3.5.9)."""
 
 from typing import Final
 
@@ -57,7 +57,7 @@ def _open(request: Request, body: CreateRequest, volume: ScratchVolume, created:
 
 
 class _Pending(PendingCreate):
-    """Is a CREATE that is tried again when the oplock in its way is gone."""
+    """Is a CREATE that is tried again when the oplock in its way has ended."""
 
     __slots__ = ("_body", "_oplock", "_volume")
 

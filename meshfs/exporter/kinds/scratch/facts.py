@@ -1,4 +1,4 @@
-"""The facts of a scratch file, and how SET_INFO changes its times and attributes (MS-FSA 2.1.5.15.2)."""
+"""Gives the facts of a scratch file, and changes its times and attributes for SET_INFO (MS-FSA 2.1.5.15.2)."""
 
 from typing import Final
 
@@ -10,7 +10,8 @@ from meshfs.smb.info import FileFacts, SetBasic
 
 #: The unit of the allocation sizes that are reported.
 ALLOCATION_UNIT_BYTES: Final = 4096
-#: Values of times in FILE_BASIC_INFORMATION that are no times, but have a meaning (MS-FSCC 2.4.7).
+#: Special values of a time in FILE_BASIC_INFORMATION. 0 leaves the time as it is. -2 lets writes set the time again
+#: (MS-FSCC 2.4.7).
 _LEAVE, RESUME_UPDATES = 0, -2
 
 

@@ -1,4 +1,4 @@
-"""An open of a scratch file or directory, and its answers to requests.
+"""Has the open of a scratch file or directory, and its answers to requests.
 
 Everything is in memory, so every request is answered at once (MS-SMB2 3.3.5.11 to 3.3.5.13, 3.3.5.21; MS-FSA 2.1.5.3,
 2.1.5.4, 2.1.5.15).

@@ -1,4 +1,4 @@
-"""The break of an oplock.
+"""Breaks an oplock.
 
 The exporter notifies the holder, although no request has asked for a message (MS-SMB2 3.3.4.6). If the holder does not
 acknowledge the break in time, the oplock is dropped (3.3.6.1).

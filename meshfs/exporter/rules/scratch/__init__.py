@@ -1,1 +1,1 @@
-"""The files of the scratch share, which are in memory. These modules know opens by a Protocol, and no requests."""
+"""Keeps the files of the scratch share in memory. These modules know opens by a Protocol, and no requests."""

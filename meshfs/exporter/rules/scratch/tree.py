@@ -1,4 +1,4 @@
-"""Files and directories of the scratch share, and what a directory knows of everything below it. Pure.
+"""Keeps files and directories of the scratch share. A directory counts what is below it. Pure.
 
 Directories nest at most SCRATCH_DEPTH_MAX deep. So an operation may walk from a file up to the root, but none walks
 down. A rename has to know whether anything below a directory is open, and how deep the directories below it nest. Each

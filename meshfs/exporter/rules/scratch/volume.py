@@ -1,4 +1,4 @@
-"""The files of the scratch share. They are in memory, in directories, and their number and size are bounded. Pure.
+"""Keeps the files of the scratch share in memory, in directories. Their number and size are bounded. Pure.
 
 The rules are those of MS-FSA: 2.1.5.1 (create), 2.1.5.5 (close), 2.1.5.11 (change notifications), 2.1.5.15 (set
 information). Files exist as long as the process. A deleted file vanishes with its last open. If a method refuses, it
@@ -50,7 +50,7 @@ _OVERWRITTEN: Final = int(NotifyFilter.LAST_WRITE | NotifyFilter.SIZE | NotifyFi
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """Tells what a CREATE has done: the file, what was done to the file, and the access of the open."""
+    """Tells the file that a CREATE has opened, what was done to the file, and the access of the open."""
 
     file: ScratchFile
     action: CreateAction
