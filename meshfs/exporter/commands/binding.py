@@ -48,7 +48,7 @@ def bind(request: Request, body: SessionSetupRequest) -> None:
         peer.exporter.count("binds_denied")
         # If the session has just ended, the peer has made no mistake, and nothing is logged.
         if error.status != NtStatus.USER_SESSION_DELETED:
-            peer.log_warning("bind denied: %s", error)
+            peer.log_warning("a bind was refused: %s", error)
         raise
 
 

@@ -53,7 +53,7 @@ def serve(request: Request) -> None:
         _refuse_forged(peer, request, error, NtStatus.ACCESS_DENIED)
     except RemoteProtocolError as error:
         peer.exporter.count("malformed_requests")
-        peer.log_warning("malformed %s: %s", command_name(request.message.command), error)
+        peer.log_warning("a malformed %s was refused: %s", command_name(request.message.command), error)
         _refuse(peer, request, NtStatus.INVALID_PARAMETER)
 
 
@@ -90,5 +90,7 @@ def _refuse_forged(peer: Peer, request: Request, error: ForgedMessage, status: i
         request.security = None
         request.fail(status)
         return
-    peer.log_warning("closed: %s: it was changed on its way, or comes from somebody else", error)
+    peer.log_warning(
+        "the connection is closed: %s. The message was changed on its way, or comes from somebody else", error
+    )
     peer.abort()

@@ -53,7 +53,7 @@ def _validate_negotiate(request: Request, body: IoctlRequest) -> None:
     dialect = next((dialect for dialect in DIALECTS if dialect in asked.dialects), None)
     if (asked.capabilities, asked.guid, asked.security_mode) != seen or dialect is not negotiated.dialect:
         peer.exporter.count("negotiations_changed")
-        peer.log_warning("what NEGOTIATE asked for is not what arrived: closed")
+        peer.log_warning("the connection is closed, because its NEGOTIATE was changed on its way")
         peer.abort()
         return
     assert dialect is not None

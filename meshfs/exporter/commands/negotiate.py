@@ -40,7 +40,7 @@ def negotiate(peer: Peer, message: Message) -> None:
     except (StatusError, RemoteProtocolError) as error:
         status = error.status if isinstance(error, StatusError) else NtStatus.INVALID_PARAMETER
         exporter.count("negotiations_refused")
-        peer.log_warning("NEGOTIATE refused: %s", error)
+        peer.log_warning("a NEGOTIATE was refused: %s", error)
         peer.happened(SmbEvent.REFUSED)
         request.fail(status)
         peer.closing = True

@@ -115,7 +115,7 @@ class _Ranges:
             self._points.remove(held.offset)
 
     def overlapping(self, offset: int, length: int) -> int:
-        """Return how many ranges overlap the given one. A range of length 0 is overlapped by those around it."""
+        """Return how many ranges overlap the given one. A given range of length 0 is overlapped by ranges around it."""
         if not length:
             return self._starts.bisect_left(offset) - self._ends.bisect_right(offset)
         end = offset + length
@@ -128,8 +128,8 @@ class _Ranges:
 class _Owned:
     """Holds the locks of one owner.
 
-    exclusive   the ranges of its exclusive locks
-    counts      how many locks it has of each range and kind (exclusive or not)
+    exclusive   the ranges of the owner's exclusive locks
+    counts      the number of the owner's locks of each range and kind (exclusive or not)
     """
 
     __slots__ = ("counts", "exclusive", "total")

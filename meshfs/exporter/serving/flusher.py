@@ -1,4 +1,4 @@
-"""Sends the replies that no turn of a node sends, because a disk has answered outside of a turn.
+"""Sends replies outside of the turns of nodes, because a disk may answer outside of a turn.
 
 Inside a round of the reactor, the replies are sent at the end of that round. Outside of a round, a trio task has
 delivered the answer of the disk. Then `Flusher.run` is woken, and sends the replies when that task waits again.
@@ -25,7 +25,7 @@ class Flusher:
         memory.defer = self._later
 
     async def run(self, current: reactor.Reactor) -> None:
-        """Send the waiting replies whenever a trio task has caused some, until cancelled."""
+        """Send the waiting replies whenever a trio task has made a reply, until cancelled."""
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._sleeper = None

@@ -116,7 +116,9 @@ class Link:
             return
         if self._state in RECEIVING and not self.peer.closing:
             self._exporter.count("login_timeouts")
-            self.peer.log_warning("closed: no login within %g s", limits.UNAUTHENTICATED_TIMEOUT_S)
+            self.peer.log_warning(
+                "the connection is closed, because no node logged in within %g s", limits.UNAUTHENTICATED_TIMEOUT_S
+            )
         self._receive_no_more(LinkEvent.END)
 
     def close(self) -> None:
@@ -232,7 +234,7 @@ class Link:
             more = self._work(until_s)
         except RemoteProtocolError as error:
             self._exporter.count(error.counter)
-            self.peer.log_warning("closed: %s", error)
+            self.peer.log_warning("the connection is closed: %s", error)
             self._end()
             return None
         except Exception:

@@ -1,8 +1,8 @@
 """Closes connections that make no progress, because a connection must not hold memory for ever.
 
 A connection is closed if its peer takes no byte of the waiting replies for CONNECTION_DEAD_AFTER_S / 2. While other
-connections wait for memory, two more connections are closed: one whose peer takes less than
-MEMORY_HELD_MIN_PROGRESS_BYTES in that time, and one that has begun a large message and sends less than that of it.
+connections wait for memory, a connection is also closed if its peer takes less than MEMORY_HELD_MIN_PROGRESS_BYTES of
+the replies in that time, or has begun a large message and sends less than MEMORY_HELD_MIN_PROGRESS_BYTES of it.
 """
 
 from collections.abc import Callable
@@ -51,10 +51,14 @@ class Progress:
             least_bytes = limits.MEMORY_HELD_MIN_PROGRESS_BYTES if memory.wanted else 1
             taken = outlet.taken_bytes - taken
             if waiting is not None and waiting is outlet.waiting and taken < least_bytes:
-                peer.log_warning("closed: it took only %d bytes of its replies in %g s", taken, period_s)
+                peer.log_warning(
+                    "the connection is closed, because it took only %d bytes of replies in %g s", taken, period_s
+                )
                 self._end()
             elif large is not None and memory.wanted and self._stands_still(large, least_bytes):
-                peer.log_warning("closed: a message did not go on for %g s, and others want its memory", period_s)
+                peer.log_warning(
+                    "the connection is closed, because a message stood still for %g s and others need memory", period_s
+                )
                 peer.exporter.count("stalled_messages")
                 self._end()
 

@@ -34,7 +34,7 @@ class Inbox:
         self.heard = False
         #: The number of messages with a wrong signature or seal. Each of them ends the channel.
         self.bad_signatures = 0
-        #: The part of ``bad_signatures`` that were encrypted messages of another channel, or received a second time.
+        #: The number of those messages that were encrypted for another channel, or were received a second time.
         self.nonces_repeated = 0
         self._transport = transport
         self._inlet = inlet
@@ -78,7 +78,7 @@ class Inbox:
         self._fail(f"internal error: {error!r}")
 
     def _receive(self) -> None:
-        """Receive and handle what the transport has, within bounds. Raises ConnectionResetError at the end."""
+        """Receive and handle what the transport has, within bounds. Raises ConnectionResetError if the peer closed."""
         inlet, parse, handle = self._inlet, self._parse, self._handle
         for _ in range(limits.CHANNEL_RECEIVES_MAX):
             try:

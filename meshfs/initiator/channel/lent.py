@@ -1,8 +1,8 @@
 """Receive memory that is lent to callers, so that the data of a large READ is not copied.
 
 A trio task that is woken with such data runs in trio's next turn. That may be before or after the next turn of the
-reactor. So memory that was lent in one turn of the reactor returns to its pool in the turn after the next. Turns count
-and not batches, because one turn may receive many batches before any task runs.
+reactor. So memory that was lent in one turn of the reactor returns to its pool in the turn after the next. Turns are
+counted, and not batches, because one turn may receive many batches before any task runs.
 """
 
 from collections.abc import Callable

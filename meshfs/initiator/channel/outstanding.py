@@ -320,7 +320,7 @@ class OutstandingRequests:
 
     @property
     def owed(self) -> int:
-        """Return how many requests are in flight or wait for credits. A CHANGE_NOTIFY waits long, and does not count."""
+        """Return how many requests are in flight or wait for credits. CHANGE_NOTIFYs wait long, and do not count."""
         return sum(slot.command != _CHANGE_NOTIFY for slot in self.slots.values()) + self.window.waiting
 
     @property

@@ -18,7 +18,7 @@ class Probe:
     """Sends the ECHOs of one channel. If several are under way, the last one measures the delay."""
 
     def __init__(self, requests: OutstandingRequests, now: float) -> None:
-        #: The room of each class, which is how much it may have in flight. The room follows from the measured delay.
+        #: Decides from the measured delay how many credits each class may have in flight.
         self.delay = DelayControl(now)
         self._requests = requests
         self._now = trio.current_time

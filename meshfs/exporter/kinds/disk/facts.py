@@ -1,4 +1,4 @@
-"""Gives the facts of a disk as those of a file, which has the disk's size and the times of the last write."""
+"""Describes a disk as a file that has the disk's size and the times of the last write."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
 
 
 def _disk_times(started: int, written_ns: int) -> FileTimes:
-    """Return the times of the disk's last write as its times, because a read leaves no trace.
+    """Return the times of a disk. All follow from the last write, because a read leaves no trace.
 
     The creation time is the start of the exporter, unless the last write was before that.
     """

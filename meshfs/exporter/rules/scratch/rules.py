@@ -70,7 +70,7 @@ def check_options(body: CreateRequest) -> None:
 
 
 def check_kind(file: ScratchFile, body: CreateRequest) -> None:
-    """Check that an existing file is what the CREATE asks for, a file or a directory, and may exist already."""
+    """Check that the CREATE accepts an existing file, and that the file is of the kind that the CREATE asks for."""
     if body.disposition == _D.CREATE:
         raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"{body.name!r} exists already")
     if not file.is_directory:
@@ -86,7 +86,7 @@ def check_kind(file: ScratchFile, body: CreateRequest) -> None:
 
 
 def check_attributes(file: ScratchFile, body: CreateRequest, access: int) -> None:
-    """Check that the attributes of a file allow the CREATE: read-only, hidden, and system (2.1.5.1.2)."""
+    """Check that the attributes read-only, hidden and system of a file allow the CREATE (2.1.5.1.2)."""
     overwrites = body.disposition in OVERWRITES
     if file.attributes & _F.READONLY and not file.is_directory:
         if access & (_A.WRITE_DATA | _A.APPEND_DATA) or overwrites:
