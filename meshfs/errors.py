@@ -14,6 +14,7 @@ AuthenticationError    peer                the peer is not who it claims to be, 
 MountFailed            machine             the file system could not be mounted
 ChannelLost            nobody              the connection ended; requests in flight may be sent again
 DiskUnavailable        machine             a configured disk cannot be opened now; it may be later
+EnclosurePageError     enclosure           a page of an enclosure is malformed, or belongs to another configuration
 TookTooLong            machine             a blocking call of the system did not end within its bound
 StatusError            depends             the peer answered a request with an NTSTATUS that is an error
 """
@@ -33,6 +34,10 @@ class KeyFileError(ConfigError):
 
 class DiskUnavailable(MeshfsError):
     """A configured disk cannot be opened now: it is missing, empty, in use or broken."""
+
+
+class EnclosurePageError(MeshfsError):
+    """A page of an enclosure is malformed, or belongs to another configuration than the one that is known."""
 
 
 class TookTooLong(MeshfsError):

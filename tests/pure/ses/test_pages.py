@@ -1,0 +1,347 @@
+"""Each page of an enclosure is read as SES-3 lays it out, and every malformed page is refused with a reason."""
+
+import random
+import struct
+
+import pytest
+
+from meshfs.errors import EnclosurePageError
+from meshfs.ses.additional import SlotDevice, pack_additional, parse_additional
+from meshfs.ses.build import Bay, bundle, supported_pages, unbundle, virtual_pages
+from meshfs.ses.configuration import (
+    Configuration,
+    ElementPlace,
+    ElementType,
+    Subenclosure,
+    pack_configuration,
+    parse_configuration,
+)
+from meshfs.ses.page import ElementKind
+from meshfs.ses.slots import EnclosurePages, read_slots, slot_names
+from meshfs.ses.status import Element, ElementCode, Lamps, pack_control, pack_status, parse_control, parse_status
+from meshfs.ses.texts import pack_texts, parse_texts
+
+BOX = Subenclosure(0, 0x5000_C500_1234_5678, "ACME", "24 bay JBOD", "0100")
+SLOTS = ElementType(ElementKind.ARRAY_DEVICE_SLOT, 3, 0, "Slots")
+FANS = ElementType(0x03, 2, 0, "Fans")
+EXPANDER = ElementType(ElementKind.SAS_EXPANDER, 1, 0, "Expander")
+CONFIGURATION = Configuration(77, (BOX,), (FANS, SLOTS, EXPANDER))
+SLOT_0, SLOT_1, SLOT_2 = (ElementPlace(1, number) for number in range(3))
+ADDRESS = 0x5000_C500_AAAA_0001
+
+
+def slot_element(code: int = ElementCode.OK, byte_1: int = 0, byte_2: int = 0, byte_3: int = 0) -> Element:
+    return Element(bytes((code, byte_1, byte_2, byte_3)))
+
+
+ELEMENTS = {
+    SLOT_0: slot_element(0x40 | ElementCode.OK, byte_2=0x02),
+    SLOT_1: slot_element(ElementCode.NOT_INSTALLED),
+    SLOT_2: slot_element(ElementCode.CRITICAL, byte_1=0x81, byte_2=0x40, byte_3=0x60),
+}
+PAGES = EnclosurePages(
+    pack_configuration(CONFIGURATION),
+    pack_status(CONFIGURATION, 0, ELEMENTS),
+    pack_texts(CONFIGURATION, {SLOT_0: "Slot 1", SLOT_2: "Slot 3"}),
+    pack_additional(CONFIGURATION, {SLOT_0: SlotDevice(1, (ADDRESS,)), SLOT_1: SlotDevice(2)}),
+)
+
+
+def with_length(page: bytearray) -> bytes:
+    page[2:4] = (len(page) - 4).to_bytes(2, "big")
+    return bytes(page)
+
+
+# --- layouts -------------------------------------------------------------------------------
+
+
+def test_a_configuration_page_has_the_layout_of_ses_3() -> None:
+    page = pack_configuration(Configuration(5, (BOX,), (SLOTS,)))
+    head = bytes.fromhex("01 00 0035 00000005")
+    descriptor = bytes.fromhex("11 00 01 24 5000c50012345678") + b"ACME    24 bay JBOD     0100"
+    assert page == head + descriptor + bytes.fromhex("17 03 00 05") + b"Slots"
+
+
+def test_a_configuration_with_a_secondary_subenclosure_is_read_back() -> None:
+    second = Subenclosure(1, 9, "V", "P", "R")
+    configuration = Configuration(1, (BOX, second), (SLOTS, ElementType(0x17, 8, 1, "Rear")))
+    assert parse_configuration(pack_configuration(configuration)) == configuration
+
+
+def test_vendor_specific_bytes_behind_an_enclosure_descriptor_are_skipped() -> None:
+    page = bytearray(pack_configuration(CONFIGURATION))
+    page[11] += 4
+    page[48:48] = b"\xff\xfe\x00\x01"
+    assert parse_configuration(with_length(page)) == CONFIGURATION
+
+
+def test_a_status_page_has_an_overall_element_before_those_of_each_type() -> None:
+    page = pack_status(CONFIGURATION, 0x02, ELEMENTS)
+    fans, slots, expander = 3, 4, 2
+    assert len(page) == 8 + 4 * (fans + slots + expander)
+    assert page[:8] == bytes.fromhex("02 02 0028 0000004d")
+    assert page[8 + 4 * (fans + 1) :][:4] == ELEMENTS[SLOT_0].raw
+    assert parse_status(page, CONFIGURATION)[SLOT_2] == ELEMENTS[SLOT_2]
+
+
+def test_the_state_of_a_slot_is_read_from_its_bits() -> None:
+    element = ELEMENTS[SLOT_0]
+    assert (element.code, element.predicts_failure, element.identifies) == (ElementCode.OK, True, True)
+    assert not element.fault_requested
+    element = ELEMENTS[SLOT_2]
+    assert (element.fault_sensed, element.fault_requested, element.device_off) == (True, True, False)
+
+
+def test_texts_of_elements_are_trimmed_and_may_be_missing() -> None:
+    texts = parse_texts(pack_texts(CONFIGURATION, {SLOT_0: " bay one\0\0"}), CONFIGURATION)
+    assert (texts[SLOT_0], texts[SLOT_1]) == ("bay one", "")
+
+
+def test_a_sas_address_stands_20_bytes_into_a_descriptor_with_an_element_index() -> None:
+    page = pack_additional(CONFIGURATION, {SLOT_0: SlotDevice(1, (ADDRESS,))})
+    assert page[8 + 20 : 8 + 28] == ADDRESS.to_bytes(8, "big")
+    assert page[8:16] == bytes.fromhex("16 22 00 02 01 00 00 01")
+    assert parse_additional(page, CONFIGURATION) == {SLOT_0: SlotDevice(1, (ADDRESS,))}
+
+
+def test_an_element_index_may_count_the_overall_elements() -> None:
+    page = bytearray(pack_additional(CONFIGURATION, {SLOT_0: SlotDevice(1)}))
+    page[10], page[11] = 1, 4
+    assert parse_additional(bytes(page), CONFIGURATION) == {SLOT_0: SlotDevice(1)}
+
+
+def test_descriptors_without_an_index_belong_to_slots_and_expanders_in_turn() -> None:
+    phy = bytes(12) + ADDRESS.to_bytes(8, "big") + bytes(8)
+    descriptor = b"\x06\x1e\x01\x00" + phy
+    page = with_length(bytearray(struct.pack(">BBHI", 0x0A, 0, 0, 77) + b"\x06\x02\x00\x00" + descriptor))
+    assert parse_additional(page, CONFIGURATION) == {SLOT_0: SlotDevice(), SLOT_1: SlotDevice(None, (ADDRESS,))}
+
+
+def test_descriptors_that_are_invalid_or_of_another_protocol_are_skipped() -> None:
+    head = struct.pack(">BBHI", 0x0A, 0, 0, 77)
+    page = with_length(bytearray(head + b"\x96\x06\0\x02\0\0\0\x01" + b"\x10\x06\0\x03\0\0\0\x02"))
+    assert parse_additional(page, CONFIGURATION) == {}
+
+
+# --- slots ---------------------------------------------------------------------------------
+
+
+def test_the_pages_together_describe_the_slots() -> None:
+    configuration, slots = read_slots(PAGES)
+    assert configuration == CONFIGURATION
+    assert [(slot.name, slot.is_installed, slot.device.sas_addresses) for slot in slots] == [
+        ("Slot_1", True, (ADDRESS,)),
+        ("slot2", False, ()),
+        ("Slot_3", True, ()),
+    ]
+
+
+def test_an_enclosure_may_lack_names_and_addresses() -> None:
+    _, slots = read_slots(EnclosurePages(PAGES.configuration, PAGES.status))
+    assert [slot.name for slot in slots] == ["slot0", "slot1", "slot2"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "numbers", "names"),
+    [
+        (["a", "a", "a"], [None] * 3, ["a", "a-1", "a-2"]),
+        (["", ""], [4, 4], ["slot4", "slot4-1"]),
+        (["a-1", "a", "a"], [None] * 3, ["a-1", "a", "a-2"]),
+        (["a", "a-2", "a"], [None] * 3, ["a", "a-2", "a-2-2"]),
+        (["../..", "x/y", "\n", "."], [None] * 4, ["_..", "x_y", "slot2", "slot3"]),
+        (["bay \ufffd9"], [0], ["bay__9"]),
+    ],
+)
+def test_slots_have_safe_names_that_differ(texts: list[str], numbers: list[int | None], names: list[str]) -> None:
+    assert slot_names(texts, numbers) == names
+
+
+def test_every_name_of_a_slot_can_be_a_file_name() -> None:
+    rng = random.Random(12)
+    for _ in range(2_000):
+        texts = ["".join(map(chr, rng.choices(range(1, 0x3000), k=rng.randrange(255)))) for _ in range(4)]
+        for name in slot_names(texts, [None] * 4):
+            assert 0 < len(name) < 80
+            assert name.isascii()
+            assert not set(name) & set("/\0\n\t ")
+            assert not name.startswith(".")
+
+
+# --- control -------------------------------------------------------------------------------
+
+
+def test_a_control_page_selects_only_the_slot_that_changes_and_keeps_its_other_bits() -> None:
+    page = pack_control(CONFIGURATION, ELEMENTS | {SLOT_2: ELEMENTS[SLOT_2]}, {SLOT_2: Lamps(locate=True)})
+    elements = parse_status(page, CONFIGURATION)
+    assert elements[SLOT_2].raw == bytes((0x80, 0x81, 0x42, 0x20))
+    assert all(element.raw == bytes(4) for place, element in elements.items() if place != SLOT_2)
+
+
+def test_a_lamp_is_switched_off_without_the_other() -> None:
+    page = pack_control(CONFIGURATION, ELEMENTS, {SLOT_2: Lamps(fault=False)})
+    assert parse_status(page, CONFIGURATION)[SLOT_2].raw[2:] == bytes((0x40, 0x00))
+
+
+def test_a_control_page_is_carried_out_for_its_selected_slots_alone() -> None:
+    page = pack_control(CONFIGURATION, ELEMENTS, {SLOT_1: Lamps(locate=True), SLOT_2: Lamps(fault=True)})
+    assert list(parse_control(page, CONFIGURATION)) == [
+        (SLOT_1, Lamps(locate=True, fault=False)),
+        (SLOT_2, Lamps(locate=False, fault=True)),
+    ]
+
+
+def test_a_selected_overall_element_stands_for_all_slots_of_its_type() -> None:
+    page = pack_status(CONFIGURATION, 0, {ElementPlace(1, -1): slot_element(0x80, byte_2=0x02)})
+    assert [place for place, _ in parse_control(page, CONFIGURATION)] == [SLOT_0, SLOT_1, SLOT_2]
+
+
+def test_a_selected_fan_changes_nothing_as_only_slots_have_lamps() -> None:
+    page = pack_status(CONFIGURATION, 0, {ElementPlace(0, 0): slot_element(0x80, byte_2=0x02)})
+    assert list(parse_control(page, CONFIGURATION)) == []
+
+
+@pytest.mark.parametrize("change", [-8, -4, -1, 1, 4])
+def test_a_control_page_of_another_length_is_refused_as_a_whole(change: int) -> None:
+    page = bytearray(pack_control(CONFIGURATION, ELEMENTS, {SLOT_0: Lamps(locate=True)}))
+    page = page[:change] if change < 0 else page + bytes(change)
+    with pytest.raises(EnclosurePageError):
+        parse_control(with_length(page), CONFIGURATION)
+    with pytest.raises(EnclosurePageError):
+        parse_control(bytes(page), CONFIGURATION)
+
+
+def test_a_control_page_of_another_generation_is_refused() -> None:
+    older = Configuration(76, CONFIGURATION.subenclosures, CONFIGURATION.types)
+    with pytest.raises(EnclosurePageError, match="generation 76, but the configuration has 77"):
+        parse_control(pack_control(older, ELEMENTS, {SLOT_0: Lamps(locate=True)}), CONFIGURATION)
+
+
+# --- malformed pages -----------------------------------------------------------------------
+
+
+def parse_all(configuration: bytes, status: bytes, texts: bytes, additional: bytes) -> None:
+    read_slots(EnclosurePages(configuration, status, texts, additional))
+
+
+WHOLE = [PAGES.configuration, PAGES.status, PAGES.texts, PAGES.additional]
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("mended", [False, True], ids=["as it was cut", "with a length that fits"])
+def test_a_page_that_is_cut_at_any_byte_is_refused(number: int, mended: bool) -> None:
+    whole = WHOLE[number]
+    for end in range(len(whole)):
+        cut = bytearray(whole[:end])
+        if mended and end >= 8:
+            cut[2:4] = (end - 4).to_bytes(2, "big")
+        # Without any bytes, the names and the addresses are the pages that an enclosure does not support. Without a
+        # descriptor, or behind a whole one, the last page is whole.
+        is_whole = (number > 1 and end == 0) or (number == 3 and mended and end in (8, 44))
+        pages = [*WHOLE[:number], bytes(cut), *WHOLE[number + 1 :]]
+        if is_whole:
+            parse_all(*pages)
+        else:
+            with pytest.raises(EnclosurePageError, match="of the enclosure"):
+                parse_all(*pages)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_page_of_another_generation_is_refused(number: int) -> None:
+    page = bytearray(WHOLE[number])
+    page[7] ^= 1
+    with pytest.raises(EnclosurePageError, match="read all pages again"):
+        parse_all(*WHOLE[:number], bytes(page), *WHOLE[number + 1 :])
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_another_page_than_the_one_that_was_asked_for_is_refused(number: int) -> None:
+    page = b"\x04" + WHOLE[number][1:]
+    with pytest.raises(EnclosurePageError, match="its code is 04"):
+        parse_all(*WHOLE[:number], page, *WHOLE[number + 1 :])
+
+
+def test_a_type_header_of_an_unknown_subenclosure_is_refused() -> None:
+    page = pack_configuration(Configuration(1, (BOX,), (SLOTS,)))
+    with pytest.raises(EnclosurePageError, match="subenclosure 3"):
+        parse_configuration(page[:50] + b"\x03" + page[51:])
+
+
+def test_an_element_index_behind_the_last_element_is_refused() -> None:
+    page = bytearray(pack_additional(CONFIGURATION, {SLOT_0: SlotDevice(1)}))
+    page[11] = 6
+    with pytest.raises(EnclosurePageError, match="names element 6, but there are 6"):
+        parse_additional(bytes(page), CONFIGURATION)
+
+
+def test_more_descriptors_than_elements_are_refused() -> None:
+    head = struct.pack(">BBHI", 0x0A, 0, 0, 77)
+    with pytest.raises(EnclosurePageError, match="more descriptors"):
+        parse_additional(with_length(bytearray(head + b"\x06\x02\0\0" * 5)), CONFIGURATION)
+
+
+def test_damaged_pages_raise_nothing_but_a_refusal(fuzz_cases: int) -> None:
+    rng = random.Random(2711)
+    refused = 0
+    for _ in range(fuzz_cases):
+        pages = [bytearray(page) for page in WHOLE]
+        for _ in range(rng.randrange(1, 4)):
+            _damage(rng, rng.choice(pages))
+        try:
+            parse_all(*map(bytes, pages))
+            list(parse_control(bytes(pages[1]), CONFIGURATION))
+        except EnclosurePageError:
+            refused += 1
+    assert fuzz_cases * 0.3 < refused < fuzz_cases
+
+
+def _damage(rng: random.Random, page: bytearray) -> None:
+    where = rng.randrange(len(page) + 1)
+    match rng.randrange(4):
+        case 0:
+            del page[where:]
+        case 1:
+            page[where:where] = rng.randbytes(rng.randrange(1, 5))
+        case 2 if where < len(page):
+            page[where] = rng.choice((0, 1, 0x7F, 0x80, 0xFF))
+        case _ if where < len(page):
+            page[where] ^= 1 << rng.randrange(8)
+    if not page:
+        page += b"\0"
+    if rng.random() < 0.5 and len(page) >= 4:
+        page[2:4] = ((len(page) - 4) & 0xFFFF).to_bytes(2, "big")
+
+
+# --- virtual enclosures --------------------------------------------------------------------
+
+
+def bays(count: int) -> list[Bay]:
+    return [Bay(f"bay{number}", number % 256, number % 2 == 0, locate=number == 1) for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 700])
+def test_a_virtual_enclosure_shows_its_bays_as_slots(count: int) -> None:
+    _, slots = read_slots(virtual_pages(BOX, 3, bays(count)))
+    assert [slot.name for slot in slots] == [bay.name for bay in bays(count)]
+    assert [slot.is_installed for slot in slots] == [bay.installed for bay in bays(count)]
+    assert [slot.name for slot in slots if slot.element.identifies] == [bay.name for bay in bays(count) if bay.locate]
+    assert [slot.device.number for slot in slots[:255]] == list(range(min(count, 255)))
+
+
+def test_a_failing_bay_makes_the_whole_enclosure_critical() -> None:
+    pages = virtual_pages(BOX, 3, [Bay("a", 0, True), Bay("b", 1, True, failing=True)])
+    assert pages.status[1] == 0x02
+    _, slots = read_slots(pages)
+    assert [slot.element.code for slot in slots] == [ElementCode.OK, ElementCode.CRITICAL]
+
+
+def test_the_content_of_a_device_file_is_the_pages_one_after_the_other() -> None:
+    pages = virtual_pages(BOX, 3, bays(3))
+    content = bundle(supported_pages(), pages)
+    assert unbundle(content) == {
+        0x00: bytes.fromhex("00 00 0005 00 01 02 07 0a"),
+        0x01: pages.configuration,
+        0x02: pages.status,
+        0x07: pages.texts,
+        0x0A: pages.additional,
+    }
+    assert 0x0A not in unbundle(content[:-1])
