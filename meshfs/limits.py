@@ -279,6 +279,16 @@ DISK_CHECK_S: Final = 5.0
 # A check of a disk, or an attempt to open one, takes milliseconds. If it takes longer than this, its file system or
 # device is stuck.
 DISK_CALL_TIMEOUT_S: Final = 5.0
+# A node's config may have this many patterns that include disks, and as many that exclude disks.
+DISK_PATTERNS_MAX: Final = 256
+# A disk's size must fit the signed 64-bit offsets of pread(2).
+DISK_SIZE_MAX_BYTES: Final = (1 << 63) - 1
+# blkid reads a few hundred KiB from several places of a disk. If it takes longer than this, the disk hangs.
+BLKID_TIMEOUT_S: Final = 5.0
+# A discovery examines all disks of a machine one after the other. If it takes longer than this, one of them hangs.
+DISCOVERY_TIMEOUT_S: Final = 30.0
+# Nobody reports that a disk is no longer mounted. So a disk that is in use is examined again after this time.
+DISCOVERY_FREED_S: Final = 15.0
 # A missing disk is tried again after the shorter delay, because udev may still be making its link. The delay then grows
 # to the longer one.
 DISK_RETRY_MIN_S: Final = 1.0

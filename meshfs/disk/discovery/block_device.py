@@ -1,0 +1,217 @@
+"""The block devices of this machine, as sysfs and udev describe them.
+
+    read_block_devices    every whole disk in /sys/block, with its facts; partitions belong to their disk
+    stable_id             the name by which a disk is known in the cluster
+
+Theory of the id. Another kernel name, another slot or another node must not change it, and no other disk may have it.
+So it is a name that the maker gave to the disk, in the spelling of /dev/disk/by-id. Of several such names the first of
+this list counts, because the earlier ones are unique in the world:
+
+    wwn-0x5000c500a1b2c3d4          World Wide Name of a SCSI, SAS or ATA disk
+    nvme-eui.0025385b71b00f24       EUI-64 or NGUID of an NVMe namespace
+    nvme-uuid.b2f5...               UUID of an NVMe namespace
+    ata-MODEL_SERIAL, scsi-, nvme-MODEL_SERIAL, usb-, mmc-, virtio-SERIAL
+                                    serial numbers, which are unique per model at best
+
+udev's own links are used if there are some. Otherwise the same names are made from the attributes in sysfs. A virtual
+device, such as a loop device, has a name made of its lasting identity (`identity.py`). A disk without any such name has
+no id and is not discovered.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from meshfs.disk.discovery.identity import identify
+from meshfs.disk.discovery.sysfs import read_bytes
+from meshfs.disk.discovery.udev_database import UdevRecord, read_record
+
+_SECTOR_BYTES: Final = 512
+#: The kinds of block devices that the kernel makes in software, so that no disk of the machine is behind them.
+VIRTUAL_BUSES: Final = frozenset(("loop", "null", "nbd", "rbd", "drbd", "dm", "md", "bcache", "scsi_debug"))
+_BUS_BY_NAME: Final = {
+    "loop": "loop",
+    "nullb": "null",
+    "nbd": "nbd",
+    "rbd": "rbd",
+    "drbd": "drbd",
+    "dm-": "dm",
+    "md": "md",
+    "bcache": "bcache",
+    "nvme": "nvme",
+    "vd": "virtio",
+    "xvd": "xen",
+    "mmcblk": "mmc",
+    "pmem": "pmem",
+}
+#: Devices that are never a disk: RAM disks, compressed swap, optical drives, tapes' and floppy drives' block devices.
+_NEVER: Final = re.compile(r"(ram|zram|sr|scd|fd|mtdblock)[0-9]")
+#: Kinds of links in /dev/disk/by-id, the best ones first.
+_LINK_ORDER: Final = ("wwn-0x", "nvme-eui.", "nvme-uuid.", "ata-", "scsi-", "nvme-", "usb-", "mmc-", "virtio-")
+#: Characters that udev keeps in the names of its links (udev's UDEV_ALLOWED_CHARS_INPUT, without "/").
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9#+\-.:=@_]")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDevice:
+    """Holds the facts of one whole disk.
+
+    ``name`` is the kernel's name, ``path`` is in /dev, ``number`` is "MAJOR:MINOR". ``bus`` is ata, sas, scsi, nvme,
+    usb, virtio, mmc, or a kind of `VIRTUAL_BUSES`. ``place`` is the device's folder in sysfs. ``id`` is "" if the disk
+    has no name of its own.
+    """
+
+    name: str
+    path: Path
+    number: str
+    size_bytes: int
+    bus: str
+    model: str
+    serial: str
+    id: str
+    rotational: bool
+    removable: bool
+    read_only: bool
+    place: Path
+
+    @property
+    def is_virtual(self) -> bool:
+        return self.bus in VIRTUAL_BUSES
+
+
+def read_block_devices(
+    sys_root: Path = Path("/sys"), run_root: Path = Path("/run"), dev_root: Path = Path("/dev")
+) -> list[BlockDevice]:
+    """Return all whole disks, sorted by kernel name. A device that disappears meanwhile is left out.
+
+    The kernel hides some devices, such as the single paths of an NVMe multipath device. They are left out, too.
+    """
+    try:
+        folders = sorted((sys_root / "block").iterdir())
+    except OSError:
+        return []
+    devices = (_read(folder, run_root, dev_root) for folder in folders if not _NEVER.match(folder.name))
+    return [device for device in devices if device is not None]
+
+
+def _read(folder: Path, run_root: Path, dev_root: Path) -> BlockDevice | None:
+    number = text(folder, "dev")
+    size = text(folder, "size")
+    if not re.fullmatch(r"[0-9]+:[0-9]+", number) or not size.isdecimal() or text(folder, "hidden") == "1":
+        return None
+    major, minor = map(int, number.split(":"))
+    record = read_record(os.makedev(major, minor), run_root)
+    place, path = folder.resolve(), dev_root / folder.name.replace("!", "/")
+    bus = bus_of(folder.name, str(place), record)
+    model = text(folder, "device/model") or text(folder, "device/name")
+    serial = serial_of(folder)
+    return BlockDevice(
+        name=folder.name,
+        path=path,
+        number=number,
+        size_bytes=int(size) * _SECTOR_BYTES,
+        bus=bus,
+        model=model,
+        serial=serial or record.properties.get("ID_SERIAL_SHORT", ""),
+        id=stable_id(record.names_in("disk/by-id"), names_from_sysfs(folder, bus, model, serial))
+        or lasting_name(bus, path),
+        rotational=text(folder, "queue/rotational") == "1",
+        removable=text(folder, "removable") == "1",
+        read_only=text(folder, "ro") == "1",
+        place=place,
+    )
+
+
+def lasting_name(bus: str, path: Path) -> str:
+    """Return a name made of a virtual device's lasting identity, or "" if it has none. Opens the device."""
+    if bus not in VIRTUAL_BUSES:
+        return ""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        identity = identify(fd)
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+    return "" if identity.place else f"{bus}-{identity.instance}"
+
+
+def bus_of(name: str, place: str, record: UdevRecord) -> str:
+    """Return the bus of a disk, from its kernel name and its folder in sysfs."""
+    for prefix, bus in _BUS_BY_NAME.items():
+        if re.match(re.escape(prefix) + r"[0-9a-z]", name):
+            return bus
+    if "/usb" in place:
+        return "usb"
+    if "/end_device-" in place:
+        return "sas"
+    if re.search(r"/ata[0-9]+/", place) or record.properties.get("ID_BUS") == "ata":
+        return "ata"
+    if "/pseudo_" in place:
+        return "scsi_debug"
+    return "scsi"
+
+
+def stable_id(links: Iterable[str], made: Iterable[str]) -> str:
+    """Return the best name of a disk, from udev's ``links``, otherwise from those ``made`` from sysfs. It may be ""."""
+    for names in (list(links), list(made)):
+        for prefix in _LINK_ORDER:
+            for name in sorted(names):
+                if name.startswith(prefix) and len(name) > len(prefix):
+                    return name
+    return ""
+
+
+def names_from_sysfs(folder: Path, bus: str, model: str, serial: str) -> list[str]:
+    """Return the names that udev would give to a disk, from the attributes of its folder in sysfs."""
+    names = []
+    wwid = text(folder, "wwid") or text(folder, "device/wwid")
+    kind, _, value = wwid.partition(".")
+    if bus == "nvme":
+        if kind in ("eui", "uuid"):
+            names.append(f"nvme-{link_name(wwid)}")
+    elif kind in ("naa", "eui") and re.fullmatch(r"[0-9a-fA-F]+", value):
+        names.append(f"wwn-0x{value.lower()}")
+    elif kind == "t10" and value.startswith("ATA"):
+        names.append(f"ata-{link_name(value.removeprefix('ATA'))}")
+    if serial:
+        prefix = {"nvme": "nvme", "virtio": "virtio", "mmc": "mmc", "usb": "usb"}.get(bus, "scsi")
+        full = serial if bus == "virtio" or not model else f"{model}_{serial}"
+        names.append(f"{prefix}-{link_name(full)}")
+    return names
+
+
+def link_name(raw: str) -> str:
+    """Return ``raw`` as udev would put it into the name of a link: blanks become one "_", and so does all else."""
+    return _UNSAFE.sub("_", re.sub(r"\s+", "_", raw.strip()))
+
+
+def serial_of(folder: Path) -> str:
+    """Return the serial number of a whole disk, or "" if it has none.
+
+    NVMe, SCSI and MMC disks have the number in the folder "device", and virtio disks in the disk's own folder. SCSI
+    disks have it in VPD page 0x80, too.
+    """
+    found = text(folder, "device/serial") or text(folder, "serial")
+    if found:
+        return found
+    page = read_bytes(folder / "device/vpd_pg80")
+    # Page header: peripheral, page code, length (2 bytes, big-endian), then the serial (SPC-4 7.8.15).
+    return printable(page[4 : 4 + int.from_bytes(page[2:4], "big")]) if len(page) >= 4 else ""
+
+
+def text(folder: Path, name: str) -> str:
+    """Return an attribute of sysfs as text, or "" if the device does not have it."""
+    return printable(read_bytes(folder / name))
+
+
+def printable(data: bytes) -> str:
+    """Return the printable characters of an ASCII text, without the blanks, zeros and line ends around it."""
+    decoded = data.decode("ascii", errors="replace").strip("\0 \n\t")
+    return "".join(character for character in decoded if character.isprintable())

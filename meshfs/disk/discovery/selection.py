@@ -1,0 +1,186 @@
+"""Decide which of the machine's disks a node offers, and say for each of the others why not. Pure.
+
+The rules apply in this order; the first that refuses a disk gives the reason:
+
+    listed          a [[node.disk]] of the config has it already, with a name and settings of its own
+    no id           nothing could tell it from another disk
+    excluded        a pattern of "exclude" matches it
+    not included    there are patterns in "include", and none of them matches it
+    virtual, removable, read-only
+                    only an "include" pattern makes such a disk a candidate
+    same id         another such device, or a listed one, has the same id; a disk that is served already stays
+    used            it is mounted, swap space, held by another device, or opened exclusively
+    a member        its signature says that it belongs to an array, a pool or a volume group
+
+The last rule knows one exception. Somebody may put an array or a file system on disks of the mesh, so that after a
+restart their signatures are those of members. A disk that this node has offered before therefore stays offered.
+"""
+
+import enum
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from meshfs.disk.discovery.block_device import BlockDevice
+
+NONE_SERVED: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Matches disks by all of its fields that are not empty. Texts are patterns of fnmatch(3), such as "ST*"."""
+
+    id: str = ""
+    path: str = ""
+    model: str = ""
+    bus: str = ""
+    size_min_bytes: int = 0
+    size_max_bytes: int | None = None
+
+    def matches(self, device: BlockDevice) -> bool:
+        if not self.size_min_bytes <= device.size_bytes:
+            return False
+        if self.size_max_bytes is not None and device.size_bytes > self.size_max_bytes:
+            return False
+        texts = (
+            (self.id, device.id),
+            (self.path, str(device.path)),
+            (self.model, device.model),
+            (self.bus, device.bus),
+        )
+        return all(not pattern or fnmatch.fnmatchcase(text, pattern) for pattern, text in texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Holds the patterns of a node's config. An empty ``include`` means all physical disks."""
+
+    include: tuple[Pattern, ...] = ()
+    exclude: tuple[Pattern, ...] = ()
+
+
+class Refusal(enum.Enum):
+    """Names the rules that refuse a disk."""
+
+    LISTED = enum.auto()
+    NO_ID = enum.auto()
+    SAME_ID = enum.auto()
+    EXCLUDED = enum.auto()
+    NOT_INCLUDED = enum.auto()
+    VIRTUAL = enum.auto()
+    REMOVABLE = enum.auto()
+    READ_ONLY = enum.auto()
+    EMPTY = enum.auto()
+    USED = enum.auto()
+    MEMBER = enum.auto()
+    UNKNOWN = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """Holds what was found out about the use of one disk. ``unknown`` is the reason why that failed.
+
+    ``used_by`` and ``member_of`` are None if nothing uses the disk, and if it belongs to nothing.
+    """
+
+    used_by: str | None = None
+    member_of: str | None = None
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskVerdict:
+    """Says whether a disk is offered. If not, ``why`` is the reason, for people."""
+
+    device: BlockDevice
+    refusal: Refusal | None = None
+    why: str = ""
+
+    @property
+    def is_offered(self) -> bool:
+        return self.refusal is None
+
+
+def candidates(
+    devices: Sequence[BlockDevice],
+    selection: Selection,
+    listed: Mapping[str, str],
+    served: Mapping[str, str] = NONE_SERVED,
+) -> tuple[list[BlockDevice], list[DiskVerdict]]:
+    """Return the disks that must be examined, and the verdicts on those that are refused without that.
+
+    ``listed`` has the numbers ("MAJOR:MINOR") of the devices of [[node.disk]] entries, with the entries' names.
+    ``served`` has the numbers of the devices that are served as discovered disks now, by id.
+    """
+    examine: list[BlockDevice] = []
+    refused: list[DiskVerdict] = []
+    for device in devices:
+        verdict = _refused_by_itself(device, listed) or _refused_by_patterns(device, selection)
+        if verdict is None:
+            examine.append(device)
+        else:
+            refused.append(verdict)
+    holders = [*examine, *(verdict.device for verdict in refused if verdict.refusal is Refusal.LISTED)]
+    twins = {device.number: twin for device in examine if (twin := _twin(device, holders, served))}
+    refused += [
+        DiskVerdict(device, Refusal.SAME_ID, twins[device.number]) for device in examine if device.number in twins
+    ]
+    return [device for device in examine if device.number not in twins], refused
+
+
+def _refused_by_itself(device: BlockDevice, listed: Mapping[str, str]) -> DiskVerdict | None:
+    if device.number in listed:
+        return DiskVerdict(device, Refusal.LISTED, f"it is listed in the config as disk {listed[device.number]!r}")
+    if not device.size_bytes:
+        return DiskVerdict(device, Refusal.EMPTY, "it has no medium, or a size of 0")
+    if not device.id:
+        return DiskVerdict(
+            device,
+            Refusal.NO_ID,
+            "it has no WWN and no serial number, so nothing tells it from another disk; list it as [[node.disk]]",
+        )
+    return None
+
+
+def _twin(device: BlockDevice, holders: Sequence[BlockDevice], served: Mapping[str, str]) -> str:
+    """Return the reason if another device has the same id, or "". A disk that is served already is not refused."""
+    others = [each.name for each in holders if each.id == device.id and each.number != device.number]
+    if not others or served.get(device.id) == device.number:
+        return ""
+    return (
+        f"{', '.join(others)} has the same id; if both are paths to one disk, set up multipath, and exclude the paths"
+    )
+
+
+def _refused_by_patterns(device: BlockDevice, selection: Selection) -> DiskVerdict | None:
+    if any(pattern.matches(device) for pattern in selection.exclude):
+        return DiskVerdict(device, Refusal.EXCLUDED, 'a pattern of "exclude" in the config matches it')
+    if selection.include:
+        if any(pattern.matches(device) for pattern in selection.include):
+            return None
+        return DiskVerdict(device, Refusal.NOT_INCLUDED, 'no pattern of "include" in the config matches it')
+    needed = 'so only a pattern of "include" makes it a candidate'
+    if device.is_virtual:
+        return DiskVerdict(device, Refusal.VIRTUAL, f"it is a virtual device ({device.bus}), {needed}")
+    if device.removable:
+        return DiskVerdict(device, Refusal.REMOVABLE, f"its medium is removable, {needed}")
+    if device.read_only:
+        return DiskVerdict(device, Refusal.READ_ONLY, f"it is read-only, {needed}")
+    return None
+
+
+def judge(device: BlockDevice, examined: Examined, *, offered_before: bool) -> DiskVerdict:
+    """Return the verdict on a candidate, after it was examined."""
+    if examined.unknown:
+        return DiskVerdict(device, Refusal.UNKNOWN, f"its use cannot be found out: {examined.unknown}")
+    if examined.used_by is not None:
+        return DiskVerdict(device, Refusal.USED, f"this machine uses it: {examined.used_by}")
+    if examined.member_of is not None and not offered_before:
+        return DiskVerdict(
+            device,
+            Refusal.MEMBER,
+            f"it belongs to {examined.member_of}; list it as [[node.disk]], or clear it with wipefs",
+        )
+    return DiskVerdict(device)
