@@ -45,13 +45,16 @@ class Disks:
         pool: BufferPool,
         calibration: Calibration,
         on_change: Callable[[], None] = lambda: None,
+        on_devices: Callable[[], None] = lambda: None,
     ) -> None:
+        """``on_devices`` is called when a block device of the machine has appeared, disappeared or changed."""
         self.calibration = calibration
         self.served: dict[str, ServedDisk] = {}
         self._exporter = exporter
         self._engine = engine
         self._pool = pool
         self._on_change = on_change
+        self._on_devices = on_devices
         self._keepers: dict[str, DiskKeeper] = {}
         self._scans: dict[Path, Bounded] = {}
         self._nursery: trio.Nursery | None = None
@@ -192,7 +195,13 @@ class Disks:
         while True:
             # Changes between the first claims and now were missed, so look at all disks once.
             self.poke()
+            self._on_devices()
             await self._changes.wait()
+
+    @property
+    def hears_of_devices(self) -> bool:
+        """Return whether the kernel reports changes of block devices here."""
+        return self._changes is not None
 
     def poke(self) -> None:
         """Have every keeper look at its disk now, or try to claim it."""

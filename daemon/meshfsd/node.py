@@ -11,6 +11,7 @@ socket.
 
 import gc
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -44,7 +45,8 @@ from meshfs.telemetry.exporter_documents import ExporterFacts, ExporterStatus
 from meshfs.telemetry.metrics_place import ListeningServer, MetricsPlace
 from meshfs.telemetry.process_facts import raise_descriptor_limit
 from meshfsd.calibration import Calibration, state_folder
-from meshfsd.disks import Disks, Found, status_text
+from meshfsd.discovery import DiskDiscovery
+from meshfsd.disks import Disks, status_text
 from meshfsd.flows import FlowControl
 from meshfsd.places import Places
 from meshfsd.status import make_status
@@ -92,7 +94,14 @@ class NodeExporter:
         )
         if node.scratch_size_bytes is not None:
             self._exporter.scratch = ScratchVolume(node.scratch_size_bytes, self._exporter.now_filetime())
-        self._disks = Disks(self._exporter, engine, pool, Calibration(state_folder(node.state)), self._tell_systemd)
+        folder = state_folder(node.state)
+        self._devices_changed = trio.Event()
+        self._disks = Disks(
+            self._exporter, engine, pool, Calibration(folder), self._tell_systemd, lambda: self._devices_changed.set()
+        )
+        self._discovery = DiskDiscovery(folder)
+        #: Held while the disks are taken over from a config or a discovery, which must not happen at the same time.
+        self._taking = trio.Lock()
         self._reading = Bounded(f"the config {config.given}")
         self._saving = Bounded(f"the state folder {self._disks.calibration.folder}")
         self._flows = FlowControl(
@@ -107,7 +116,8 @@ class NodeExporter:
     async def open(self) -> None:
         """Claim the disks, then listen at the addresses. Raises ConfigError. No request is served yet."""
         node = self._node
-        await self._disks.apply(node.disks, self._config, await self._disks.check(node.disks))
+        await self._disks.check(node.disks)
+        await self._take_disks(self._config, node)
         self._places.open(node)
 
     async def close(self) -> bool:
@@ -124,6 +134,7 @@ class NodeExporter:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._engine.run)
                 nursery.start_soon(self._disks.run)
+                nursery.start_soon(self._discover)
                 nursery.start_soon(listener.run)
                 nursery.start_soon(self._interfaces.run)
                 nursery.start_soon(self._keep_calibration)
@@ -189,32 +200,74 @@ class NodeExporter:
             loaded = await self._reading.call(
                 read, self._config.given, self._node.name, timeout_s=limits.CONFIG_READ_TIMEOUT_S
             )
-            found = await self._disks.check(loaded.node.disks)
+            await self._disks.check(loaded.node.disks)
         except (ConfigError, TookTooLong) as error:
             logger.error("not reloaded, the old config stays in force: %s", error)
         else:
             config, accounts = loaded.config, Accounts(loaded.keyring.passwords())
             kept = (*NODE_UNTIL_RESTART, *self._places.move(loaded.node, listener))
             node = replace(loaded.node, **{name: getattr(self._node, name) for name in kept})
-            await self._apply(config, node, accounts, found)
+            await self._apply(config, node, accounts)
             listener.know(config.addresses)
             self._exporter.take_config(config.digest)
             await self._watch.reloaded(loaded, kept)
             logger.info("reloaded %s", config.path)
         self._tell_systemd("READY=1")
 
-    async def _apply(self, config: Config, node: NodeConfig, accounts: Accounts, found: Found) -> None:
+    async def _apply(self, config: Config, node: NodeConfig, accounts: Accounts) -> None:
         self._config, self._node = config, node
         exporter = self._exporter
         exporter.take_accounts(accounts)
         exporter.processor.configure(config.processor_policy())
         exporter.take_security(config.cluster.security)
-        await self._disks.apply(node.disks, config, found)
+        await self._take_disks(config, node)
+
+    # --- disks -------------------------------------------------------------------------
+
+    async def _take_disks(self, config: Config, node: NodeConfig, *, freed_only: bool = False) -> None:
+        """Serve the listed disks of the config, and those that are discovered now."""
+        async with self._taking:
+            disks = [disk for disk in self._disks.served.values() if disk.config.id and disk.disk is not None]
+            served = {disk.config.id: str(disk.config.path) for disk in disks}
+            found = await self._discovery.find(node.discovery, node.disks, served, freed_only=freed_only)
+            wanted = [*node.disks, *found]
+            await self._disks.apply(wanted, config, await self._disks.check(wanted))
+
+    async def _discover(self) -> None:
+        """Discover disks again when a device has changed, and from time to time while a disk is in use."""
+        while True:
+            freed_only = False
+            with trio.move_on_after(self._discovery_interval_s()) as patience:
+                await self._devices_changed.wait()
+            freed_only = patience.cancelled_caught and self._disks.hears_of_devices
+            self._devices_changed = trio.Event()
+            if self._node.discovery is None:
+                continue
+            try:
+                await self._take_disks(self._config, self._node, freed_only=freed_only)
+            except ConfigError as error:
+                # A listed disk became a mistake meanwhile, such as the same device as another one.
+                logger.error("the discovered disks are not taken over: %s", error)
+
+    def _discovery_interval_s(self) -> float:
+        if self._node.discovery is None:
+            return math.inf
+        if not self._disks.hears_of_devices:
+            return limits.DISK_CHECK_S
+        return limits.DISCOVERY_FREED_S if self._discovery.waits_for_use_to_end else math.inf
 
     def _facts(self) -> ExporterFacts:
         missing = [each for each in self._node.addresses if not is_here(each, self._interfaces.current)]
         uptime_s = time.monotonic() - self._started
-        return make_status(self._node, self._config.cluster.security, self._exporter, self._disks, uptime_s, missing)
+        return make_status(
+            self._node,
+            self._config.cluster.security,
+            self._exporter,
+            self._disks,
+            self._discovery.verdicts,
+            uptime_s,
+            missing,
+        )
 
     def _open_metrics(self, place: tuple[str, int]) -> ListeningServer:
         # The Prometheus library takes time and memory, so it is loaded only if metrics are configured.

@@ -204,13 +204,22 @@ class Remembered:
             os.close(fd)
 
 
+def is_remembered(folder: Path, name: str) -> bool:
+    """Return whether the node has served a disk of this name before. Blocks."""
+    return _path(folder, name).exists()
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.disk.json"
+
+
 def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
     """Read the record of the disk ``name``, and store a new one for the claimed device or image. Blocks."""
     image_ns = None if disk.facts.is_block_device else os.fstat(disk.fd).st_mtime_ns
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     old: RememberedDisk | None = None
     fd: int | None = None
-    path = folder / f"{name}.disk.json"
+    path = _path(folder, name)
     seed = uuid.uuid4().hex
     try:
         fd = _open(path)

@@ -148,7 +148,7 @@ def make_served(node: str, config: DiskConfig, cluster: Config) -> ServedDisk:
     """Return a configured disk before its first claim: it is missing and refuses all I/O."""
     health = Health(time.monotonic())
     info = DiskInfo(
-        id=disk_id(node, config.name),
+        id=config.id or disk_id(node, config.name),
         node=node,
         name=config.name,
         size_bytes=0,

@@ -1,7 +1,10 @@
 """Make the facts of an exporter's status document."""
 
+from collections.abc import Sequence
+
 from meshfs import bugs
 from meshfs.cluster.config_nodes import NodeConfig
+from meshfs.disk.discovery.selection import DiskVerdict
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import Session
@@ -10,6 +13,7 @@ from meshfs.telemetry.documents import STATUS_VERSION
 from meshfs.telemetry.exporter_documents import (
     DiskStatus,
     ExporterFacts,
+    MachineDisk,
     NodeUsageDocument,
     ProcessorTime,
     SessionStatus,
@@ -20,9 +24,19 @@ from meshfsd.served import ServedDisk
 
 
 def make_status(
-    node: NodeConfig, security: Security, exporter: Exporter, disks: Disks, uptime_s: float, missing: list[str]
+    node: NodeConfig,
+    security: Security,
+    exporter: Exporter,
+    disks: Disks,
+    machine: Sequence[DiskVerdict],
+    uptime_s: float,
+    missing: list[str],
 ) -> ExporterFacts:
-    """Return the facts. ``missing`` are the node's addresses that no interface of this machine has."""
+    """Return the facts.
+
+    ``machine`` is the last result of the discovery. ``missing`` are the node's addresses that no interface of this
+    machine has.
+    """
     return {
         "version": STATUS_VERSION,
         "node": node.name,
@@ -32,6 +46,7 @@ def make_status(
         "addresses_missing": missing,
         "security": security.value,
         "state_folder": {"path": str(disks.calibration.folder), "error": disks.calibration.error},
+        "machine_disks": [_machine_disk(verdict) for verdict in machine],
         "connections": len(exporter.peers),
         "sessions": [_session(session) for session in exporter.sessions.values() if session.serving],
         "nodes": _nodes(exporter),
@@ -39,6 +54,20 @@ def make_status(
         "processor": _processor(exporter),
         "disks": [_disk(disks.served[name]) for name in sorted(disks.served)],
         "counters": dict(sorted(_counters(exporter).items())),
+    }
+
+
+def _machine_disk(verdict: DiskVerdict) -> MachineDisk:
+    device = verdict.device
+    return {
+        "path": str(device.path),
+        "id": device.id,
+        "size_bytes": device.size_bytes,
+        "bus": device.bus,
+        "model": device.model,
+        "serial": device.serial,
+        "offered": verdict.is_offered,
+        "why": verdict.why,
     }
 
 

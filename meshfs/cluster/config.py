@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Final
 
 from meshfs.cluster.config_nodes import NodeConfig, read_name, read_nodes
-from meshfs.cluster.config_scheduler import SCHEDULER_KEYS, Scheduler, check_scheduler, read_scheduler
+from meshfs.cluster.config_scheduler import ANY_DISK, SCHEDULER_KEYS, Scheduler, check_scheduler, read_scheduler
 from meshfs.cluster.config_text import Source, Table
 from meshfs.errors import ConfigError
 from meshfs.limits import (
@@ -85,9 +85,13 @@ class Config:
 
     @cached_property
     def _bare_policies(self) -> dict[str, DiskPolicy]:
-        """Return the policy of each disk (OWNER/NAME) without [scheduler]: nodes' weights and the disk's limits."""
+        """Return the policy of each disk (OWNER/NAME) without [scheduler]: nodes' weights and the disk's limits.
+
+        OWNER/* stands for the discovered disks of a node, whose names are not in the config.
+        """
         weights = MappingProxyType({node.name: float(node.weight) for node in self.nodes})
-        return {
+        discovered = {f"{node.name}/{ANY_DISK}": DiskPolicy(weights=weights) for node in self.nodes if node.discovery}
+        return discovered | {
             f"{node.name}/{disk.name}": DiskPolicy(
                 limit_iops=disk.limit_iops, limit_bytes_per_s=disk.limit_bytes_per_s, weights=weights
             )
@@ -134,9 +138,9 @@ class Config:
         return tuple(address for node in self.nodes for address in node.addresses)
 
     def policy(self, node: str, disk: str) -> DiskPolicy:
-        """Return the policy for the scheduler of a node's disk. Raises ConfigError if the config has no such disk."""
+        """Return the policy for the scheduler of a node's disk. Raises ConfigError if the node cannot have the disk."""
         name = f"{node}/{disk}"
-        bare = self._bare_policies.get(name)
+        bare = self._bare_policies.get(name) or self._bare_policies.get(f"{node}/{ANY_DISK}")
         if bare is None:
             raise ConfigError(f"{self.path}: there is no disk {name!r}")
         return self.scheduler.policy(name, bare)

@@ -59,11 +59,11 @@ def mount_view(config: Config, node: str, keys: Mapping[str, str]) -> View:
     view["", "channels"], view["", "dead_after_s"] = config.multichannel.channels, config.multichannel.dead_after_s
     for each in config.nodes:
         view[each.name, _THERE] = True
-        view[each.name, "whether it has disks"] = bool(each.disks)
+        view[each.name, "whether it has disks"] = each.may_have_disks
         view[each.name, "key"] = keys.get(each.name, "")
         if each is own:
             view[each.name, "socket"] = each.socket
-        if each.disks or each is own:
+        if each.may_have_disks or each is own:
             view[each.name, "addresses"] = each.addresses
             view[each.name, "port"] = each.port
     return view
@@ -90,4 +90,5 @@ def _cluster(config: Config) -> dict[Name, object]:
 
 
 def _disks(node: NodeConfig) -> dict[Name, object]:
-    return {(node.name, f"disk {disk.name}"): disk for disk in node.disks}
+    listed: dict[Name, object] = {(node.name, f"disk {disk.name}"): disk for disk in node.disks}
+    return {**listed, (node.name, "disks"): node.discovery}

@@ -10,6 +10,8 @@
       path = "/dev/sdb"
       cache, access, nodes, limit_iops, limit_bytes_per_s
 
+    disks = "discover", or [node.disks]      has disks found (config_discovery.py)
+
 Two nodes must not share a name, an address with port, a socket or a state folder. Two disks must not share a path on
 their node, or a name in /mesh/disk/by-id.
 """
@@ -22,9 +24,10 @@ import re
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, TypeVar
 
+from meshfs.cluster.config_access import check_access, read_access
+from meshfs.cluster.config_discovery import DiscoveryConfig, read_discovery
 from meshfs.cluster.config_text import Table
 from meshfs.endpoint import format_endpoint, parse_address, parse_endpoint
 from meshfs.limits import NODE_WEIGHT_MAX, SCRATCH_SIZE_MAX_BYTES, UNIX_PATH_MAX_BYTES
@@ -52,15 +55,17 @@ NODE_KEYS: Final = (
     "scratch_size_bytes",
     "public_key",
     "disk",
+    "disks",
 )
 DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes", "limit_iops", "limit_bytes_per_s")
 
 
 @dataclass(frozen=True)
 class DiskConfig:
-    """Holds one [[node.disk]]: an image file or block device.
+    """Holds one [[node.disk]], or one discovered disk: an image file or block device.
 
-    ``nodes`` has the access of single nodes, which is at most ``access``. A limit of None means no limit.
+    ``nodes`` has the access of single nodes, which is at most ``access``. A limit of None means no limit. ``id`` is the
+    id of a discovered disk, and "" for a listed one, whose id is made of names (`disk_id`).
     """
 
     name: str
@@ -70,6 +75,7 @@ class DiskConfig:
     nodes: Mapping[str, Access]
     limit_iops: float | None = None
     limit_bytes_per_s: float | None = None
+    id: str = ""
 
     def access_of(self, node: str) -> Access:
         """Return what the node (by its name in the config) may do with the disk."""
@@ -95,6 +101,12 @@ class NodeConfig:
     scratch_size_bytes: int | None
     public_key: str | None
     disks: tuple[DiskConfig, ...]
+    discovery: DiscoveryConfig | None = None
+
+    @property
+    def may_have_disks(self) -> bool:
+        """Return whether the node owns disks, so that the other nodes have to connect to it."""
+        return bool(self.disks) or self.discovery is not None
 
     @property
     def control_socket(self) -> Path:
@@ -130,6 +142,8 @@ def read_name(table: Table) -> str:
 
 def _node(table: Table) -> NodeConfig:
     name = read_name(table)
+    if isinstance(table.value("disk"), str):
+        table.fail("disk", 'found a string, expected [[node.disk]] for each disk, or disks = "discover"')
     return NodeConfig(
         name=name,
         addresses=_addresses(table),
@@ -140,35 +154,22 @@ def _node(table: Table) -> NodeConfig:
         state=table.path("state", f"state/{name}"),
         scratch_size_bytes=_scratch_size_bytes(table),
         public_key=_public_key(table),
-        disks=tuple(_disk(disk) for disk in _disk_tables(table)),
+        disks=tuple(_disk(disk) for disk in table.tables("disk", DISK_KEYS)),
+        discovery=read_discovery(table),
     )
 
 
-def _disk_tables(table: Table) -> list[Table]:
-    if table.value("disk") == "discover":
-        table.fail("disk", '"discover" is not supported by this version, expected each disk as [[node.disk]]')
-    return table.tables("disk", DISK_KEYS)
-
-
 def _disk(table: Table) -> DiskConfig:
-    access = table.choice("access", Access, Access.READ_WRITE, (Access.READ_WRITE, Access.READ_ONLY))
+    access, nodes = read_access(table)
     return DiskConfig(
         name=read_name(table),
         path=table.path("path"),
         cache=table.choice("cache", Cache, Cache.NONE),
         access=access,
-        nodes=_restrictions(table.open_table("nodes"), access),
+        nodes=nodes,
         limit_iops=table.optional_number("limit_iops", *RANGES["limit_iops"]),
         limit_bytes_per_s=table.optional_number("limit_bytes_per_s", *RANGES["limit_bytes_per_s"]),
     )
-
-
-def _restrictions(table: Table, access: Access) -> Mapping[str, Access]:
-    nodes = {name: table.choice(name, Access, access) for name in table.names()}
-    for name, allowed in nodes.items():
-        if access is Access.READ_ONLY and allowed is Access.READ_WRITE:
-            table.fail(name, 'found "rw", expected "ro" or "none", because the disk itself is "ro"')
-    return MappingProxyType(nodes)
 
 
 def _addresses(table: Table) -> tuple[str, ...]:
@@ -253,21 +254,20 @@ def _check_disks(table: Table, node: NodeConfig, known: set[str]) -> None:
     """Check that no two disks of a node share a name or a path, and that restrictions name existing nodes."""
     names: dict[str, str] = {}
     paths: dict[Path, str] = {}
-    for disk_table, disk in zip(_disk_tables(table), node.disks, strict=True):
+    for disk_table, disk in zip(table.tables("disk", DISK_KEYS), node.disks, strict=True):
         rule = "two disks of a node must have names that differ in more than case"
         _claim(disk_table, "name", names, [disk.name.casefold()], disk.name, rule)
         _claim(disk_table, "path", paths, [disk.path], disk.name, "each disk must have its own path")
-        for name in disk.nodes:
-            if name not in known:
-                nodes = disk_table.open_table("nodes")
-                nodes.fail(name, f"there is no node of this name, expected one of {', '.join(sorted(known))}")
+        check_access(disk_table, disk.nodes, known)
+    if node.discovery is not None and node.discovery.nodes:
+        check_access(table.open_table("disks"), node.discovery.nodes, known)
 
 
 def _check_disk_ids(tables: list[Table], nodes: tuple[NodeConfig, ...]) -> None:
     """Check that disk ids are unique. For example, node "a" disk "b-c" and node "a-b" disk "c" would share an id."""
     ids: dict[str, str] = {}
     for table, node in zip(tables, nodes, strict=True):
-        for disk_table, disk in zip(_disk_tables(table), node.disks, strict=True):
+        for disk_table, disk in zip(table.tables("disk", DISK_KEYS), node.disks, strict=True):
             name = disk_id(node.name, disk.name)
             rule = "each disk must have its own name in /mesh/disk/by-id"
             _claim(disk_table, "name", ids, [name.casefold()], f"{node.name}/{disk.name}", rule)

@@ -27,6 +27,8 @@ from meshfs.scheduler.decide.policy import FLOW_KEYS, RANGES, DiskPolicy, FlowPo
 from meshfs.wording import describe
 
 SCHEDULER_KEYS: Final = ("system_floor", "discipline", "flow")
+#: Stands for the discovered disks of a node. No disk can have this name.
+ANY_DISK: Final = "*"
 FLOW_TABLE_KEYS: Final = ("node", "class", "disk", *FLOW_KEYS)
 
 
@@ -94,7 +96,8 @@ def check_scheduler(
 ) -> None:
     """Check that flows name existing nodes and disks, that each flow occurs once, and that reservations fit each disk.
 
-    ``disks`` maps OWNER/NAME to the bare policy that `Scheduler.policy` takes. Raises ConfigError at the wrong flow, or
+    ``disks`` maps OWNER/NAME to the bare policy that `Scheduler.policy` takes, and OWNER/* to that of the disks which a
+    node discovers; a flow may name such a disk by any name. Raises ConfigError at the wrong flow, or
     at the flow with which the reservations of a disk become too much.
     """
     tables = _flow_tables(table)
@@ -135,6 +138,8 @@ def _check_names(table: Table, settings: FlowSettings, nodes: Iterable[str], dis
         table.fail("node", f"there is no node {describe(settings.node)}, {rule}")
     if settings.disk is not None and settings.disk not in disks:
         owner = settings.disk.partition("/")[0]
+        if f"{owner}/{ANY_DISK}" in disks:
+            return
         near = sorted(disk for disk in disks if disk.startswith(f"{owner}/")) or sorted(disks)
         rule = f"expected NODE/DISK, one of {', '.join(near)}" if near else "the cluster has no disks"
         table.fail("disk", f"there is no disk {describe(settings.disk)}, {rule}")

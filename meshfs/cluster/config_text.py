@@ -130,6 +130,10 @@ class Table:
         """Return a table below this one, which is empty if the key is missing."""
         return type(self)(self._source, (*self._key, name), self._values.get(name, {}), known)
 
+    def empty_table(self, name: str) -> Self:
+        """Return a table without any keys, which stands for a key whose value is a word instead of a table."""
+        return type(self)(self._source, (*self._key, name), {}, ())
+
     def open_table(self, name: str) -> Self:
         """Return a table whose keys may be any names."""
         values = self._values.get(name, {})

@@ -58,7 +58,7 @@ class Initiator:
         # All exporters see the same ClientGuid (MS-SMB2 3.2.1.1), and a new one after a restart.
         self._guid = uuid.uuid4().bytes_le
         self.exporters: dict[str, RemoteExporter] = {
-            node.name: self._exporter(node) for node in settings.config.nodes if node.disks
+            node.name: self._exporter(node) for node in settings.config.nodes if node.may_have_disks
         }
 
     def _exporter(self, node: NodeConfig) -> RemoteExporter:
@@ -86,13 +86,13 @@ class Initiator:
         before, self.exporters = self.exporters, {}
         multichannel = settings.config.multichannel
         for node in settings.config.nodes:
-            known = before.pop(node.name, None) if node.disks else None
+            known = before.pop(node.name, None) if node.may_have_disks else None
             if known is not None:
                 known.configure(
                     self._ways(node), multichannel.channels, multichannel.dead_after_s, settings.io_timeout_s
                 )
                 self.exporters[node.name] = known
-            elif node.disks:
+            elif node.may_have_disks:
                 made = self.exporters[node.name] = self._exporter(node)
                 self._nursery.start_soon(made.run)
         for gone in before.values():

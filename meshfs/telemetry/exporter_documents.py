@@ -2,6 +2,7 @@
 
 ExporterStatus      the answer to "status" on the control socket of meshfsd
   DiskStatus          a disk that it offers
+  MachineDisk         a disk of the machine, if the node discovers its disks: whether it is offered, or why not
   NodeUsageDocument   the resources that a node holds, and their limits, for each node seen since the start
   ProcessorTime       the time of the exporter's thread by node and class
 FlowsDocument       the answer to "flows" and "flows-set"
@@ -107,6 +108,19 @@ class DiskStatus(TypedDict):
     errors: int
 
 
+class MachineDisk(TypedDict):
+    """A disk of the exporter's machine. ``id`` is "" if the disk has none, and ``why`` is "" if it is offered."""
+
+    path: str
+    id: str
+    size_bytes: int
+    bus: str
+    model: str
+    serial: str
+    offered: bool
+    why: str
+
+
 class ExporterFacts(ProcessFacts):
     """Describes an exporter's status without its problems."""
 
@@ -118,6 +132,8 @@ class ExporterFacts(ProcessFacts):
     addresses_missing: list[str]
     security: str
     state_folder: StateFolder
+    #: All disks of the machine if the node discovers its disks, otherwise none.
+    machine_disks: list[MachineDisk]
     connections: int
     sessions: list[SessionStatus]
     nodes: list[NodeUsageDocument]

@@ -87,11 +87,25 @@ class MissingKeyRecord(Record):
     why = text()
 
 
+class MachineDiskRecord(Record):
+    """A disk of the exporter's machine, and why it is not offered."""
+
+    path = text()
+    id = text()
+    size_bytes = integer()
+    bus = text()
+    model = text()
+    serial = text()
+    offered = flag()
+    why = text()
+
+
 class ExporterRecord(FindingsRecord):
     """Holds the status of an exporter."""
 
     listening = texts()
     addresses_missing = texts()
+    machine_disks = parts(MachineDiskRecord)
     state_folder = part(WrittenPlaceRecord)
     connections = integer()
     sessions = parts(SessionRecord)

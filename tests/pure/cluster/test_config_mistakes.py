@@ -149,9 +149,9 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str, expected: 
     assert str(error.value).startswith(f"{tmp_path}/cluster.toml")
 
 
-def test_discovered_disks_are_for_later(tmp_path: Path) -> None:
+def test_discovery_is_asked_for_by_the_key_disks(tmp_path: Path) -> None:
     text = '[cluster]\nname = "c"\n[[node]]\nname = "n"\naddresses = ["::1"]\ndisk = "discover"\n'
-    with pytest.raises(ConfigError, match=r"cluster\.toml:6: node\.disk: .*discover.* not supported by this version"):
+    with pytest.raises(ConfigError, match=r'cluster\.toml:6: node\.disk: .*expected .* or disks = "discover"'):
         load(tmp_path, text)
 
 

@@ -69,6 +69,8 @@ class LocalNode:
     settings: dict[str, Setting] = field(default_factory=dict)
     #: The host that runs the node's processes. None stands for this machine.
     host: Host | None = None
+    #: Lines of the config for the node's [node.disks]; empty if its disks are not discovered.
+    discovery: str = ""
 
     @property
     def address(self) -> str:
@@ -82,7 +84,8 @@ class LocalNode:
     def toml(self) -> str:
         pairs = {"name": self.name, "addresses": self.addresses, "port": self.port, **self.settings}
         head = _toml("[[node]]", pairs)
-        return "\n\n".join([head, *(disk.toml() for disk in self.disks)])
+        discovery = [f"  [node.disks]\n{self.discovery}"] if self.discovery else []
+        return "\n\n".join([head, *discovery, *(disk.toml() for disk in self.disks)])
 
 
 @dataclass(frozen=True)
