@@ -27,6 +27,9 @@ meshfs_setup() {
     _virtual_environment "${kind/#guest/test}"
     flock -u 9
     exec 9>&-
+    # Tests start thousands of processes. With its bytecode kept, each of them starts in about 0.2 s less.
+    unset PYTHONDONTWRITEBYTECODE
+    export PYTHONPYCACHEPREFIX="$root/.cache/bytecode"
     # No installed package contains the development kit (tools/meshlab).
     export PYTHONPATH="$root/tools${PYTHONPATH:+:$PYTHONPATH}"
 }
