@@ -119,9 +119,14 @@ def test_smbclient_lists_puts_and_gets(
             id="smb1",
         ),
         pytest.param(
-            "n2%{password}", ("--option=client max protocol=SMB2_02",), "no dialect of 0x0202", id="smb-2.0.2"
+            "n2%{password}",
+            ("--option=client max protocol=SMB2_02",),
+            "none of the dialects 0x0202 is supported",
+            id="smb-2.0.2",
         ),
-        pytest.param("n2%{password}", ("--option=client max protocol=SMB2_10",), "no dialect of 0x02", id="smb-2.1"),
+        pytest.param(
+            "n2%{password}", ("--option=client max protocol=SMB2_10",), "none of the dialects 0x02", id="smb-2.1"
+        ),
         pytest.param("n2%{password}", ("--option=client ntlmv2 auth=no",), "has no NTLMv2 response", id="ntlmv1"),
     ],
 )
