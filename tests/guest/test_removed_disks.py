@@ -58,7 +58,7 @@ class Mesh:
     def log_lines(self, kind: str, start: int) -> list[str]:
         """Return what the exporter's log says of the disk behind an offset."""
         log = self.cluster.exporters["n1"].log.read_text()[start:] if "n1" in self.cluster.exporters else ""
-        return [line for line in log.splitlines() if f"disk {kind}:" in line]
+        return [line for line in log.splitlines() if f"disk {kind} is " in line]
 
     def log_size(self) -> int:
         return len(self.cluster.exporters["n1"].log.read_text())
