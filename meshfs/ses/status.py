@@ -7,7 +7,7 @@ The element of a device slot or an array device slot (SES-3 7.3.2, 7.3.3):
 
             status                                              control
     byte 0  PRDFAIL 40, DISABLED 20, SWAP 10, code 0f           SELECT 80, PRDFAIL 40, DISABLE 20, RST SWAP 10
-    byte 1  slot address, or flags of an array's slot           flags of an array's slot
+    byte 1  slot address, or flags of an array's slot           reserved, or flags of an array's slot
     byte 2  DO NOT REMOVE 40, READY TO INSERT 08, RMV 04,       DO NOT REMOVE 40, RQST MISSING 10, RQST INSERT 08,
             IDENT 02                                            RQST REMOVE 04, RQST IDENT 02
     byte 3  FAULT SENSED 40, FAULT REQSTD 20, DEVICE OFF 10     RQST FAULT 20, DEVICE OFF 10
@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshfs.ses.configuration import Configuration, ElementPlace, check_generation
-from meshfs.ses.page import SLOT_KINDS, PageCode, PageReader, pack_page
+from meshfs.ses.page import SLOT_KINDS, ElementKind, PageCode, PageReader, pack_page
 
 ELEMENT_BYTES: Final = 4
 _SELECT: Final = 0x80
 _IDENT: Final = 0x02
 _FAULT: Final = 0x20
 #: The bits of a slot's status that are valid in its control element, too. A change of one bit must keep the others.
-_KEPT_IN_CONTROL: Final = bytes((0x40, 0xFF, 0x4E, 0x3C))
+#: In byte 1, a device slot has its slot address in the status, and reserved bits in the control element.
+_KEPT_OF_ARRAY: Final = bytes((0x40, 0xFF, 0x4E, 0x3C))
+_KEPT_OF_DEVICE: Final = bytes((0x40, 0x00, 0x4E, 0x3C))
 
 
 class ElementCode(enum.IntEnum):
@@ -111,12 +113,14 @@ def pack_control(
     content = bytearray()
     for place in configuration.places():
         lamps = changes.get(place)
-        content += bytes(ELEMENT_BYTES) if lamps is None else _control_element(status[place], lamps)
+        kind = configuration.types[place.header].kind
+        content += bytes(ELEMENT_BYTES) if lamps is None else _control_element(kind, status[place], lamps)
     return pack_page(PageCode.STATUS, 0, configuration.generation, bytes(content))
 
 
-def _control_element(status: Element, lamps: Lamps) -> bytes:
-    element = bytearray(byte & kept for byte, kept in zip(status.raw, _KEPT_IN_CONTROL, strict=True))
+def _control_element(kind: int, status: Element, lamps: Lamps) -> bytes:
+    kept_bits = _KEPT_OF_ARRAY if kind == ElementKind.ARRAY_DEVICE_SLOT else _KEPT_OF_DEVICE
+    element = bytearray(byte & kept for byte, kept in zip(status.raw, kept_bits, strict=True))
     element[0] |= _SELECT
     if lamps.locate is not None:
         element[2] = element[2] & ~_IDENT | (_IDENT if lamps.locate else 0)

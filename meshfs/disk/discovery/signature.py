@@ -1,6 +1,6 @@
 """Find out what a disk holds, as blkid recognises it: members of arrays, pools and groups, also unassembled ones.
 
-    read_signature     asks blkid (util-linux) for one device, within a bound
+    read_signature     asks blkid (util-linux) for one device
     member_of          what the signature makes of the device, if it belongs to something larger
 
 A disk that is a member must not be offered to others by itself: its content belongs to the whole array. Whoever
@@ -25,9 +25,22 @@ MEMBERS: Final[Mapping[str, str]] = {
     "bcache": "a bcache set",
     "bcachefs": "a bcachefs file system",
     "crypto_LUKS": "a LUKS container",
+    "BitLocker": "a BitLocker container",
     "drbd": "a DRBD resource",
+    "drbdmanage_control_volume": "a DRBD resource",
+    "drbdproxy_datalog": "a DRBD resource",
     "ceph_bluestore": "a Ceph OSD",
+    "stratis": "a Stratis pool",
+    "vdo": "a VDO volume",
+    "mpool": "an mpool",
+    "oracleasm": "an Oracle ASM disk group",
+    "DM_snapshot_cow": "a device-mapper snapshot",
+    "DM_verity_hash": "a dm-verity device",
+    "DM_integrity": "a dm-integrity device",
+    "jbd": "a file system whose journal it is",
+    "xfs_external_log": "a file system whose log it is",
     "swap": "swap space",
+    "swsuspend": "swap space with a hibernated system",
     "VMFS_volume_member": "a VMFS volume",
     "mpath_member": "a multipath device",
 }
@@ -41,7 +54,8 @@ _AMBIVALENT: Final = 8
 def read_signature(device: Path) -> dict[str, str]:
     """Return blkid's low-level properties of a device, such as TYPE and USAGE; empty if it recognises nothing.
 
-    Blocks for at most BLKID_TIMEOUT_S. Raises DiskUnavailable if blkid is missing, fails or does not end, because then
+    Blocks for at most BLKID_TIMEOUT_S, unless blkid waits in the kernel for the device. Then nothing can end blkid, and
+    this call blocks as long. Raises DiskUnavailable if blkid is missing, fails or does not end in time, because then
     nobody knows whether the device is in use. Several signatures that contradict each other are "ambivalent" as TYPE.
     """
     command = ["blkid", "-p", "-o", "export", "--", str(device)]

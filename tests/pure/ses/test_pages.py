@@ -182,6 +182,13 @@ def test_a_lamp_is_switched_off_without_the_other() -> None:
     assert parse_status(page, CONFIGURATION)[SLOT_2].raw[2:] == bytes((0x40, 0x00))
 
 
+def test_the_slot_address_of_a_device_slot_is_not_written_into_the_reserved_byte_of_its_control_element() -> None:
+    configuration = Configuration(5, (BOX,), (ElementType(ElementKind.DEVICE_SLOT, 1),))
+    place = ElementPlace(0, 0)
+    page = pack_control(configuration, {place: slot_element(byte_1=0x07)}, {place: Lamps(locate=True)})
+    assert page[12:] == bytes.fromhex("80 00 02 00")
+
+
 def test_a_control_page_is_carried_out_for_its_selected_slots_alone() -> None:
     page = pack_control(CONFIGURATION, ELEMENTS, {SLOT_1: Lamps(locate=True), SLOT_2: Lamps(fault=True)})
     assert list(parse_control(page, CONFIGURATION)) == [
