@@ -97,8 +97,8 @@ def check_scheduler(
     """Check that flows name existing nodes and disks, that each flow occurs once, and that reservations fit each disk.
 
     ``disks`` maps OWNER/NAME to the bare policy that `Scheduler.policy` takes, and OWNER/* to that of the disks which a
-    node discovers; a flow may name such a disk by any name. Raises ConfigError at the wrong flow, or
-    at the flow with which the reservations of a disk become too much.
+    node discovers. A flow may name such a disk by any name. Raises ConfigError at the wrong flow, or at the flow with
+    which the reservations of a disk become too much.
     """
     tables = _flow_tables(table)
     seen: set[tuple[FlowKey, str | None]] = set()
@@ -109,11 +109,17 @@ def check_scheduler(
             what = f"found a second flow of node {settings.node}, class {settings.io_class}, {where}"
             flow_table.fail(None, f"{what}, expected all its settings in one [[scheduler.flow]]")
         seen.add((settings.flow, settings.disk))
-    for disk, bare in disks.items():
+    for disk, bare in {**_named_of_discovered(scheduler, disks), **disks}.items():
         why = _too_much(scheduler, disk, bare, nodes)
         if why:
             guilty = _guilty(scheduler, disk, bare, nodes)
             tables[guilty].fail("reservation", f"at disk {disk}, {why}")
+
+
+def _named_of_discovered(scheduler: Scheduler, disks: Mapping[str, DiskPolicy]) -> dict[str, DiskPolicy]:
+    """Return the bare policies of the discovered disks that flows name. Each such disk may appear at any time."""
+    named = [settings.disk for settings in scheduler.flows if settings.disk is not None and settings.disk not in disks]
+    return {disk: disks[f"{disk.partition('/')[0]}/{ANY_DISK}"] for disk in named}
 
 
 def _flow_tables(table: Table) -> list[Table]:
@@ -132,16 +138,19 @@ def _flow(table: Table) -> FlowSettings:
     )
 
 
-def _check_names(table: Table, settings: FlowSettings, nodes: Iterable[str], disks: Iterable[str]) -> None:
+def _check_names(table: Table, settings: FlowSettings, nodes: Iterable[str], disks: Collection[str]) -> None:
     if settings.node not in nodes:
         rule = f"expected one of {', '.join(sorted(nodes))}"
         table.fail("node", f"there is no node {describe(settings.node)}, {rule}")
-    if settings.disk is not None and settings.disk not in disks:
-        owner = settings.disk.partition("/")[0]
-        if f"{owner}/{ANY_DISK}" in disks:
-            return
-        near = sorted(disk for disk in disks if disk.startswith(f"{owner}/")) or sorted(disks)
-        rule = f"expected NODE/DISK, one of {', '.join(near)}" if near else "the cluster has no disks"
+    if settings.disk is None:
+        return
+    owner, _, name = settings.disk.partition("/")
+    is_discovered = f"{owner}/{ANY_DISK}" in disks and bool(name)
+    if name == ANY_DISK or (settings.disk not in disks and not is_discovered):
+        known = [disk for disk in disks if not disk.endswith(f"/{ANY_DISK}")]
+        near = sorted(disk for disk in known if disk.startswith(f"{owner}/")) or sorted(known)
+        rule = "expected NODE/DISK" if disks else "the cluster has no disks"
+        rule += f", one of {', '.join(near)}" if near else ""
         table.fail("disk", f"there is no disk {describe(settings.disk)}, {rule}")
 
 

@@ -106,6 +106,19 @@ def test_too_large_reservations_of_discovered_disks_are_a_mistake(tmp_path: Path
         config_of(tmp_path, HEAD + 'disks = "discover"\n' + SECOND + flow.format("n1") + flow.format("n2"))
 
 
+def test_too_large_reservations_of_one_discovered_disk_are_a_mistake_before_the_disk_appears(tmp_path: Path) -> None:
+    flow = '[[scheduler.flow]]\nnode = "{}"\ndisk = "n1/wwn-0x1"\nreservation = 0.7\n'
+    with pytest.raises(ConfigError, match="reservation: at disk n1/wwn-0x1"):
+        config_of(tmp_path, HEAD + 'disks = "discover"\n' + SECOND + flow.format("n1") + flow.format("n2"))
+
+
+@pytest.mark.parametrize("disk", ["n1/*", "n1/", "n2/wwn-0x1"])
+def test_a_flow_names_a_single_disk_of_a_node_that_discovers(tmp_path: Path, disk: str) -> None:
+    flow = f'[[scheduler.flow]]\nnode = "n1"\ndisk = "{disk}"\nweight = 7\n'
+    with pytest.raises(ConfigError, match=r"there is no disk '.*', expected NODE/DISK$"):
+        config_of(tmp_path, HEAD + 'disks = "discover"\n' + SECOND + flow)
+
+
 def test_a_changed_discovery_is_a_change_of_the_exporter_and_a_new_one_also_of_mounts(tmp_path: Path) -> None:
     without = config_of(tmp_path, HEAD + SECOND)
     word = config_of(tmp_path, HEAD + 'disks = "discover"\n' + SECOND)
