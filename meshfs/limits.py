@@ -285,8 +285,12 @@ DISK_PATTERNS_MAX: Final = 256
 DISK_SIZE_MAX_BYTES: Final = (1 << 63) - 1
 # blkid reads a few hundred KiB from several places of a disk. If it takes longer than this, the disk hangs.
 BLKID_TIMEOUT_S: Final = 5.0
-# A discovery examines all disks of a machine one after the other. If it takes longer than this, one of them hangs.
-DISCOVERY_TIMEOUT_S: Final = 30.0
+# The examination of one disk, and the list of all disks, take milliseconds. If they take longer than this, a device
+# hangs. It is longer than BLKID_TIMEOUT_S, so that the reason is named.
+DISCOVERY_TIMEOUT_S: Final = 7.0
+# This many disks are examined at the same time. With more, a single disk that hangs would hold up the others less, but
+# the threads would take more turns from the event loop.
+DISCOVERY_AT_ONCE_MAX: Final = 8
 # Nobody reports that a disk is no longer mounted. So a disk that is in use is examined again after this time.
 DISCOVERY_FREED_S: Final = 15.0
 # A missing disk is tried again after the shorter delay, because udev may still be making its link. The delay then grows

@@ -15,19 +15,19 @@ this list counts, because the earlier ones are unique in the world:
 
 udev's own links are used if there are some. Otherwise the same names are made from the attributes in sysfs. A virtual
 device, such as a loop device, has a name made of its lasting identity (`identity.py`). A disk without any such name has
-no id and is not discovered.
+no id and is not discovered. A name that cannot be a file name in every share is skipped, such as one with "/" or "\\".
 """
 
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from meshfs.disk.discovery.identity import identify
-from meshfs.disk.discovery.sysfs import read_bytes
-from meshfs.disk.discovery.udev_database import UdevRecord, read_record
+from meshfs.disk.discovery.sysfs import raise_shortage, read_bytes
+from meshfs.disk.discovery.udev_database import UdevRecord, is_pending, read_record
 
 _SECTOR_BYTES: Final = 512
 #: The kinds of block devices that the kernel makes in software, so that no disk of the machine is behind them.
@@ -53,6 +53,8 @@ _NEVER: Final = re.compile(r"(ram|zram|sr|scd|fd|mtdblock)[0-9]")
 _LINK_ORDER: Final = ("wwn-0x", "nvme-eui.", "nvme-uuid.", "ata-", "scsi-", "nvme-", "usb-", "mmc-", "virtio-")
 #: Characters that udev keeps in the names of its links (udev's UDEV_ALLOWED_CHARS_INPUT, without "/").
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9#+\-.:=@_]")
+#: An id is a file name, also with the endings of the files in the state folder. No name may have "~" (short names).
+_ID: Final = re.compile(r"[A-Za-z0-9#+\-.:=@_]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class BlockDevice:
 
     ``name`` is the kernel's name, ``path`` is in /dev, ``number`` is "MAJOR:MINOR". ``bus`` is ata, sas, scsi, nvme,
     usb, virtio, mmc, or a kind of `VIRTUAL_BUSES`. ``place`` is the device's folder in sysfs. ``id`` is "" if the disk
-    has no name of its own.
+    has no name of its own. If ``is_pending``, udev runs but has not finished with the device, so its links are unknown.
     """
 
     name: str
@@ -76,6 +78,7 @@ class BlockDevice:
     removable: bool
     read_only: bool
     place: Path
+    is_pending: bool = False
 
     @property
     def is_virtual(self) -> bool:
@@ -83,18 +86,23 @@ class BlockDevice:
 
 
 def read_block_devices(
-    sys_root: Path = Path("/sys"), run_root: Path = Path("/run"), dev_root: Path = Path("/dev")
+    sys_root: Path = Path("/sys"),
+    run_root: Path = Path("/run"),
+    dev_root: Path = Path("/dev"),
+    may_open: Callable[[BlockDevice], bool] = lambda _: True,
 ) -> list[BlockDevice]:
     """Return all whole disks, sorted by kernel name. A device that disappears meanwhile is left out.
 
-    The kernel hides some devices, such as the single paths of an NVMe multipath device. They are left out, too.
+    The kernel hides some devices, such as the single paths of an NVMe multipath device. They are left out, too. The id
+    of a virtual device costs an open(2) of the device and of its image. So only devices that ``may_open`` get such an
+    id. Raises OSError if the disks cannot be read, for example because descriptors are short.
     """
     try:
         folders = sorted((sys_root / "block").iterdir())
-    except OSError:
+    except FileNotFoundError:
         return []
     devices = (_read(folder, run_root, dev_root) for folder in folders if not _NEVER.match(folder.name))
-    return [device for device in devices if device is not None]
+    return [_named(device, may_open) for device in devices if device is not None]
 
 
 def _read(folder: Path, run_root: Path, dev_root: Path) -> BlockDevice | None:
@@ -103,6 +111,7 @@ def _read(folder: Path, run_root: Path, dev_root: Path) -> BlockDevice | None:
     if not re.fullmatch(r"[0-9]+:[0-9]+", number) or not size.isdecimal() or text(folder, "hidden") == "1":
         return None
     major, minor = map(int, number.split(":"))
+    is_pending_now = is_pending(os.makedev(major, minor), run_root)
     record = read_record(os.makedev(major, minor), run_root)
     place, path = folder.resolve(), dev_root / folder.name.replace("!", "/")
     bus = bus_of(folder.name, str(place), record)
@@ -116,26 +125,33 @@ def _read(folder: Path, run_root: Path, dev_root: Path) -> BlockDevice | None:
         bus=bus,
         model=model,
         serial=serial or record.properties.get("ID_SERIAL_SHORT", ""),
-        id=stable_id(record.names_in("disk/by-id"), names_from_sysfs(folder, bus, model, serial))
-        or lasting_name(bus, path),
+        id=stable_id(record.names_in("disk/by-id"), names_from_sysfs(folder, bus, model, serial)),
         rotational=text(folder, "queue/rotational") == "1",
         removable=text(folder, "removable") == "1",
         read_only=text(folder, "ro") == "1",
         place=place,
+        is_pending=is_pending_now,
     )
+
+
+def _named(device: BlockDevice, may_open: Callable[[BlockDevice], bool]) -> BlockDevice:
+    """Return the device with the id of its lasting identity, if it is virtual and has no other id."""
+    if device.id or not device.is_virtual or not may_open(device):
+        return device
+    return replace(device, id=lasting_name(device.bus, device.path))
 
 
 def lasting_name(bus: str, path: Path) -> str:
     """Return a name made of a virtual device's lasting identity, or "" if it has none. Opens the device."""
-    if bus not in VIRTUAL_BUSES:
-        return ""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
+    except OSError as error:
+        raise_shortage(error)
         return ""
     try:
         identity = identify(fd)
-    except OSError:
+    except OSError as error:
+        raise_shortage(error)
         return ""
     finally:
         os.close(fd)
@@ -159,11 +175,11 @@ def bus_of(name: str, place: str, record: UdevRecord) -> str:
 
 
 def stable_id(links: Iterable[str], made: Iterable[str]) -> str:
-    """Return the best name of a disk, from udev's ``links``, otherwise from those ``made`` from sysfs. It may be ""."""
+    """Return the best name that can be a file name: of udev's ``links``, otherwise of those ``made``. It may be ""."""
     for names in (list(links), list(made)):
         for prefix in _LINK_ORDER:
             for name in sorted(names):
-                if name.startswith(prefix) and len(name) > len(prefix):
+                if name.startswith(prefix) and len(name) > len(prefix) and _ID.fullmatch(name):
                     return name
     return ""
 

@@ -49,7 +49,7 @@ def _member(device: BlockDevice, dev_root: Path) -> str | None:
     if member is not None:
         return member
     for partition in partitions(device.place):
-        member = member_of(read_signature(dev_root / partition))
+        member = member_of(read_signature(dev_root / partition.replace("!", "/")))
         if member is not None:
             return f"{member}, by its partition {partition}"
     return None

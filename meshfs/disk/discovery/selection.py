@@ -2,15 +2,20 @@
 
 The rules apply in this order; the first that refuses a disk gives the reason:
 
-    listed          a [[node.disk]] of the config has it already, with a name and settings of its own
-    no id           nothing could tell it from another disk
+    listed          a [[node.disk]] of the config has it, or a partition of it, with a name and settings of its own
+    empty           it has no medium
     excluded        a pattern of "exclude" matches it
     not included    there are patterns in "include", and none of them matches it
     virtual, removable, read-only
                     only an "include" pattern makes such a disk a candidate
-    same id         another such device, or a listed one, has the same id; a disk that is served already stays
+    pending         udev has not finished with it, so its id could change
+    no id           nothing could tell it from another disk
+    name taken      a listed disk has its id as name
+    same id         another such device, or a listed one, has the same id
     used            it is mounted, swap space, held by another device, or opened exclusively
     a member        its signature says that it belongs to an array, a pool or a volume group
+
+A disk that is served already stays although it has become read-only, or although another device with its id appears.
 
 The last rule knows one exception. Somebody may put an array or a file system on disks of the mesh, so that after a
 restart their signatures are those of members. A disk that this node has offered before therefore stays offered.
@@ -18,8 +23,8 @@ restart their signatures are those of members. A disk that this node has offered
 
 import enum
 import fnmatch
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -38,6 +43,10 @@ class Pattern:
     bus: str = ""
     size_min_bytes: int = 0
     size_max_bytes: int | None = None
+
+    def may_match(self, device: BlockDevice) -> bool:
+        """Return whether the pattern can match the device, whose id is not known yet."""
+        return replace(self, id="").matches(device)
 
     def matches(self, device: BlockDevice) -> bool:
         if not self.size_min_bytes <= device.size_bytes:
@@ -60,11 +69,17 @@ class Selection:
     include: tuple[Pattern, ...] = ()
     exclude: tuple[Pattern, ...] = ()
 
+    def may_include(self, device: BlockDevice) -> bool:
+        """Return whether a pattern of "include" can match the device, whose id is not known yet."""
+        return any(pattern.may_match(device) for pattern in self.include)
+
 
 class Refusal(enum.Enum):
     """Names the rules that refuse a disk."""
 
     LISTED = enum.auto()
+    PENDING = enum.auto()
+    NAME_TAKEN = enum.auto()
     NO_ID = enum.auto()
     SAME_ID = enum.auto()
     EXCLUDED = enum.auto()
@@ -108,16 +123,24 @@ def candidates(
     selection: Selection,
     listed: Mapping[str, str],
     served: Mapping[str, str] = NONE_SERVED,
+    names: Collection[str] = (),
 ) -> tuple[list[BlockDevice], list[DiskVerdict]]:
     """Return the disks that must be examined, and the verdicts on those that are refused without that.
 
-    ``listed`` has the numbers ("MAJOR:MINOR") of the devices of [[node.disk]] entries, with the entries' names.
-    ``served`` has the numbers of the devices that are served as discovered disks now, by id.
+    ``listed`` has the numbers ("MAJOR:MINOR") of the devices of [[node.disk]] entries, with the entries' names. For an
+    entry with a partition, it is the number of the whole disk. ``names`` has the names of all entries. ``served`` has
+    the numbers of the devices that are served as discovered disks now, by id.
     """
+    taken = {name.casefold() for name in names}
     examine: list[BlockDevice] = []
     refused: list[DiskVerdict] = []
     for device in devices:
-        verdict = _refused_by_itself(device, listed) or _refused_by_patterns(device, selection)
+        is_served = served.get(device.id) == device.number
+        verdict = (
+            _refused_by_itself(device, listed)
+            or _refused_by_patterns(device, selection, is_served=is_served)
+            or _refused_by_id(device, taken, is_served=is_served)
+        )
         if verdict is None:
             examine.append(device)
         else:
@@ -132,21 +155,33 @@ def candidates(
 
 def _refused_by_itself(device: BlockDevice, listed: Mapping[str, str]) -> DiskVerdict | None:
     if device.number in listed:
-        return DiskVerdict(device, Refusal.LISTED, f"it is listed in the config as disk {listed[device.number]!r}")
+        return DiskVerdict(
+            device, Refusal.LISTED, f"the config lists it, or a partition of it, as disk {listed[device.number]!r}"
+        )
     if not device.size_bytes:
         return DiskVerdict(device, Refusal.EMPTY, "it has no medium, or a size of 0")
+    return None
+
+
+def _refused_by_id(device: BlockDevice, taken: Collection[str], *, is_served: bool) -> DiskVerdict | None:
+    if device.is_pending and not is_served:
+        return DiskVerdict(device, Refusal.PENDING, "udev has not finished with it")
     if not device.id:
         return DiskVerdict(
             device,
             Refusal.NO_ID,
             "it has no WWN and no serial number, so nothing tells it from another disk; list it as [[node.disk]]",
         )
+    if device.id.casefold() in taken:
+        return DiskVerdict(
+            device, Refusal.NAME_TAKEN, "a listed disk of the config has this id as its name; rename the listed disk"
+        )
     return None
 
 
 def _twin(device: BlockDevice, holders: Sequence[BlockDevice], served: Mapping[str, str]) -> str:
     """Return the reason if another device has the same id, or "". A disk that is served already is not refused."""
-    others = [each.name for each in holders if each.id == device.id and each.number != device.number]
+    others = [each.name for each in holders if _same(each.id, device.id) and each.number != device.number]
     if not others or served.get(device.id) == device.number:
         return ""
     return (
@@ -154,7 +189,12 @@ def _twin(device: BlockDevice, holders: Sequence[BlockDevice], served: Mapping[s
     )
 
 
-def _refused_by_patterns(device: BlockDevice, selection: Selection) -> DiskVerdict | None:
+def _same(an_id: str, other: str) -> bool:
+    """Return whether two ids are the same name in a share, where upper and lower case are equal."""
+    return an_id.casefold() == other.casefold()
+
+
+def _refused_by_patterns(device: BlockDevice, selection: Selection, *, is_served: bool) -> DiskVerdict | None:
     if any(pattern.matches(device) for pattern in selection.exclude):
         return DiskVerdict(device, Refusal.EXCLUDED, 'a pattern of "exclude" in the config matches it')
     if selection.include:
@@ -166,7 +206,7 @@ def _refused_by_patterns(device: BlockDevice, selection: Selection) -> DiskVerdi
         return DiskVerdict(device, Refusal.VIRTUAL, f"it is a virtual device ({device.bus}), {needed}")
     if device.removable:
         return DiskVerdict(device, Refusal.REMOVABLE, f"its medium is removable, {needed}")
-    if device.read_only:
+    if device.read_only and not is_served:
         return DiskVerdict(device, Refusal.READ_ONLY, f"it is read-only, {needed}")
     return None
 

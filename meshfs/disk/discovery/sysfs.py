@@ -1,7 +1,12 @@
 """Find the folders of block devices in sysfs, and read their attributes (Documentation/ABI/stable/sysfs-block)."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Final
+
+#: The errors that say nothing about a file: this process or the machine lacks descriptors or memory.
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def device_folder(device: int, sys_root: Path = Path("/sys")) -> Path:
@@ -19,8 +24,18 @@ def whole_disk(device: Path) -> Path:
 
 
 def read_bytes(file: Path) -> bytes:
-    """Return an attribute of sysfs, or b"" if the device does not have it or cannot be read now."""
+    """Return an attribute of sysfs, or b"" if the device does not have it or cannot be read now.
+
+    Raises OSError if descriptors or memory are short. Otherwise a disk would seem to have lost its name or its size.
+    """
     try:
         return file.read_bytes()
-    except OSError:
+    except OSError as error:
+        raise_shortage(error)
         return b""
+
+
+def raise_shortage(error: OSError) -> None:
+    """Raise ``error`` if it only says that descriptors or memory are short."""
+    if error.errno in _SHORTAGES:
+        raise error

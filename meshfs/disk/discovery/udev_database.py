@@ -6,13 +6,16 @@ A record is the file /run/udev/data/bMAJOR:MINOR, with one entry per line (syste
     E:ID_BUS=ata                        a property
     other letters                       of no interest here
 
-A container often has no such database. Then every record is empty, and sysfs is the only source.
+A container often has no such database. Then every record is empty, and sysfs is the only source. Where udev runs, it
+writes the record of a new device after the kernel has announced the device (`is_pending`).
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from meshfs.disk.discovery.sysfs import read_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,20 @@ class UdevRecord:
 
 
 def read_record(device: int, run_root: Path = Path("/run")) -> UdevRecord:
-    """Return the record of the block device with the number ``device``. It is empty if udev has none."""
-    try:
-        data = (run_root / f"udev/data/b{os.major(device)}:{os.minor(device)}").read_bytes()
-    except OSError:
-        return UdevRecord()
-    return parse_record(data)
+    """Return the record of the block device with the number ``device``. It is empty if udev has none.
+
+    Raises OSError if descriptors or memory are short.
+    """
+    return parse_record(read_bytes(_path(device, run_root)))
+
+
+def is_pending(device: int, run_root: Path = Path("/run")) -> bool:
+    """Return whether udev runs here but has no record of the device yet."""
+    return (run_root / "udev/control").exists() and not _path(device, run_root).exists()
+
+
+def _path(device: int, run_root: Path) -> Path:
+    return run_root / f"udev/data/b{os.major(device)}:{os.minor(device)}"
 
 
 def parse_record(data: bytes) -> UdevRecord:

@@ -1,5 +1,6 @@
 """Whole disks are found in a made-up sysfs, and each has the id that /dev/disk/by-id would have for it."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,38 @@ def test_without_sysfs_there_are_no_disks(tmp_path: Path) -> None:
     assert read_block_devices(tmp_path / "none", tmp_path, tmp_path) == []
 
 
+def test_a_shortage_of_descriptors_is_no_machine_without_disks(sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    sysfs.add("sda", "8:0", PCI)
+
+    def fail(_: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        sysfs.read()
+
+
+def test_a_device_is_pending_until_udev_has_a_record_of_it_but_not_without_udev(sysfs: Sysfs) -> None:
+    sysfs.add("sda", "8:0", PCI)
+    sysfs.add("sdb", "8:16", f"{PCI}/b", udev="I:12\n")
+    assert [device.is_pending for device in sysfs.read()] == [False, False]
+    (sysfs.run / "udev/control").touch()
+    assert [device.is_pending for device in sysfs.read()] == [True, False]
+
+
+def test_a_virtual_device_is_only_opened_if_its_id_is_of_interest(sysfs: Sysfs) -> None:
+    sysfs.add("loop0", "7:0", "devices/virtual")
+    (sysfs.dev / "loop0").symlink_to("/proc/self/does-not-exist")
+    asked: list[str] = []
+
+    def may_open(device: BlockDevice) -> bool:
+        asked.append(device.name)
+        return False
+
+    (device,) = read_block_devices(sysfs.sys, sysfs.run, sysfs.dev, may_open)
+    assert (device.id, asked) == ("", ["loop0"])
+
+
 def test_a_large_minor_number_finds_its_record(sysfs: Sysfs) -> None:
     sysfs.add("sdzz", "65:1048575", PCI, udev="S:disk/by-id/wwn-0x5000c50000000001\n")
     assert only(sysfs).id == "wwn-0x5000c50000000001"
@@ -137,6 +170,8 @@ def test_links_of_udev_come_before_names_that_are_made(sysfs: Sysfs) -> None:
         (["nvme-M_S", "nvme-eui.01", "nvme-M_S_1"], "nvme-eui.01"),
         (["scsi-3600", "scsi-0QEMU"], "scsi-0QEMU"),
         (["dm-name-x", "lvm-pv-uuid-y", "wwn-0x"], ""),
+        (["nvme-KINGSTON/X_1", "usb-A_B-0:0"], "usb-A_B-0:0"),
+        ([r"ata-A\x20B_1", "ata-A~B", "ata-\N{LATIN SMALL LETTER E WITH ACUTE}", "scsi-" + "a" * 255], ""),
         ([], ""),
     ],
 )

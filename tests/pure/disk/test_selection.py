@@ -77,6 +77,36 @@ def test_a_listed_path_does_not_hide_that_another_path_leads_to_the_same_disk() 
     assert [verdict.refusal for verdict in refused] == [Refusal.LISTED, Refusal.SAME_ID]
 
 
+def test_ids_that_differ_only_in_case_are_the_same_name_in_a_share() -> None:
+    twin = replace(DISK, name="sdb", number="8:16", id=DISK.id.upper().replace("WWN", "wwn"))
+    examine, refused = candidates([DISK, twin], Selection(), {})
+    assert (examine, [verdict.refusal for verdict in refused]) == ([], [Refusal.SAME_ID] * 2)
+
+
+def test_an_id_that_is_the_name_of_a_listed_disk_is_not_used_twice() -> None:
+    _, (verdict,) = candidates([DISK], Selection(), {}, names=[DISK.id.upper()])
+    assert verdict.refusal is Refusal.NAME_TAKEN
+
+
+def test_a_disk_is_not_offered_before_udev_has_finished_with_it() -> None:
+    assert refusal(replace(DISK, is_pending=True)) is Refusal.PENDING
+
+
+def test_a_disk_that_is_served_stays_when_it_becomes_read_only() -> None:
+    failing = replace(DISK, read_only=True)
+    assert candidates([failing], Selection(), {}, {DISK.id: "8:0"}) == ([failing], [])
+
+
+def test_a_virtual_disk_without_an_id_is_refused_as_virtual() -> None:
+    assert refusal(replace(LOOP, id="")) is Refusal.VIRTUAL
+
+
+def test_only_patterns_that_may_match_have_a_virtual_device_opened_for_its_id() -> None:
+    assert Selection(include=(Pattern(id="loop-7*"),)).may_include(replace(LOOP, id=""))
+    assert not Selection(include=(Pattern(bus="sas"),)).may_include(replace(LOOP, id=""))
+    assert not Selection().may_include(LOOP)
+
+
 def test_a_second_path_that_is_excluded_does_not_refuse_the_first() -> None:
     twin = replace(DISK, name="sdb", number="8:16", path=Path("/dev/sdb"))
     examine, refused = candidates([DISK, twin], Selection(exclude=(Pattern(path="/dev/sdb"),)), {})
