@@ -27,7 +27,7 @@ from meshfs.linux.uevent import DeviceChanges, open_device_changes
 from meshfs.loop.bounded import Bounded
 from meshfsd.calibration import Calibration, Learnt
 from meshfsd.keeper import DiskKeeper
-from meshfsd.served import ServedDisk, make_served
+from meshfsd.served import ClaimedDevice, ServedDisk, make_served
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,13 @@ class Disks:
 
     async def check(self, wanted: Sequence[DiskConfig]) -> Found:
         """Return the facts of the devices at the disks' paths. Raises ConfigError for mistakes. Changes nothing."""
+        found, mistakes = await self.scan(wanted)
+        if mistakes:
+            raise ConfigError("; ".join(mistakes))
+        return found
+
+    async def scan(self, wanted: Sequence[DiskConfig]) -> tuple[Found, list[str]]:
+        """Return the facts of the devices at the disks' paths, and the mistakes. Changes nothing."""
         found: dict[str, DiskFacts] = {}
         mistakes: list[str] = []
 
@@ -84,9 +91,7 @@ class Disks:
             for config in wanted:
                 nursery.start_soon(scan, config)
         mistakes += _same_devices(self._exporter.name, wanted, found)
-        if mistakes:
-            raise ConfigError("; ".join(sorted(mistakes)))
-        return found
+        return found, sorted(mistakes)
 
     async def apply(self, wanted: Sequence[DiskConfig], cluster: Config, found: Found) -> None:
         """Serve exactly these disks. ``found`` is the result of `check`.
@@ -203,6 +208,21 @@ class Disks:
         """Return whether the kernel reports changes of block devices here."""
         return self._changes is not None
 
+    def claimed(self) -> dict[str, ClaimedDevice]:
+        """Return the devices of the discovered disks that are claimed now, by the disks' ids."""
+        return {
+            served.config.id: device
+            for served in self.served.values()
+            if served.config.id and (device := served.claimed) is not None
+        }
+
+    async def claim_ended(self, disk_id: str) -> None:
+        """Wait until no attempt to claim the discovered disk is in progress."""
+        keeper = self._keepers.get(disk_id)
+        if keeper is not None:
+            async with keeper.claiming:
+                return
+
     def poke(self) -> None:
         """Have every keeper look at its disk now, or try to claim it."""
         for keeper in self._keepers.values():
@@ -239,7 +259,7 @@ class Disks:
 def _stays(served: ServedDisk, config: DiskConfig | None, found: DiskFacts | None) -> bool:
     """Return whether the disk can stay as it is under ``config``, whose path leads to ``found``."""
     mine = served.config
-    if config is None or (mine.cache, mine.access) != (config.cache, config.access):
+    if config is None or (mine.cache, mine.access, mine.id) != (config.cache, config.access, config.id):
         return False
     if found is None or not served.instance:
         # The device at the path is not known now, or was not known before.
@@ -260,6 +280,19 @@ def _same_devices(node: str, wanted: Sequence[DiskConfig], found: Found) -> list
         if other != config.name:
             mistakes.append(f"{node}/{config.name}: {config.path} is the same device or image as that of disk {other}")
     return mistakes
+
+
+def without_doubles(wanted: Sequence[DiskConfig], found: Found) -> list[DiskConfig]:
+    """Return the disks without the discovered ones whose device is also that of a listed disk, which takes precedence.
+
+    The path of a listed disk may have led nowhere when the disks were discovered.
+    """
+    listed = {found[config.name].identity for config in wanted if not config.id and config.name in found}
+    return [
+        config
+        for config in wanted
+        if not config.id or config.name not in found or found[config.name].identity not in listed
+    ]
 
 
 def status_text(disks: Mapping[str, ServedDisk]) -> str:

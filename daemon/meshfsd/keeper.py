@@ -80,6 +80,8 @@ class DiskKeeper:
         self._registered = False
         self._claimed = trio.Event()
         self._recording = trio.CancelScope()
+        #: Held during an attempt to claim the disk.
+        self.claiming = trio.Lock()
 
     async def run(self) -> None:
         """Keep the disk until ``scope`` is cancelled."""
@@ -116,6 +118,10 @@ class DiskKeeper:
 
     async def claim(self, claim_timeout_s: float = limits.DISK_CLAIM_TIMEOUT_S) -> None:
         """Try once to claim the disk. If another exporter has it, wait at most ``claim_timeout_s`` for its release."""
+        async with self.claiming:
+            await self._claim(claim_timeout_s)
+
+    async def _claim(self, claim_timeout_s: float) -> None:
         served, config = self.served, self.served.config
         try:
             disk = await open_disk(

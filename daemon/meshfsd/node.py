@@ -46,7 +46,7 @@ from meshfs.telemetry.metrics_place import ListeningServer, MetricsPlace
 from meshfs.telemetry.process_facts import raise_descriptor_limit
 from meshfsd.calibration import Calibration, state_folder
 from meshfsd.discovery import DiskDiscovery
-from meshfsd.disks import Disks, status_text
+from meshfsd.disks import Disks, status_text, without_doubles
 from meshfsd.flows import FlowControl
 from meshfsd.places import Places
 from meshfsd.status import make_status
@@ -221,40 +221,40 @@ class NodeExporter:
         exporter.processor.configure(config.processor_policy())
         exporter.take_security(config.cluster.security)
         await self._take_disks(config, node)
+        # The discovery may sleep as long as the old config has asked for.
+        self._devices_changed.set()
 
     # --- disks -------------------------------------------------------------------------
 
     async def _take_disks(self, config: Config, node: NodeConfig, *, freed_only: bool = False) -> None:
-        """Serve the listed disks of the config, and those that are discovered now."""
+        """Serve the listed disks of the config, and those that are discovered now.
+
+        The config has passed `Disks.check`. What has become a mistake since then is offered as missing.
+        """
         async with self._taking:
-            disks = [disk for disk in self._disks.served.values() if disk.config.id and disk.disk is not None]
-            served = {disk.config.id: str(disk.config.path) for disk in disks}
-            found = await self._discovery.find(node.discovery, node.disks, served, freed_only=freed_only)
+            found = await self._discovery.find(node.discovery, node.disks, self._disks, freed_only=freed_only)
             wanted = [*node.disks, *found]
-            await self._disks.apply(wanted, config, await self._disks.check(wanted))
+            facts, mistakes = await self._disks.scan(wanted)
+            for mistake in mistakes:
+                logger.error("%s", mistake)
+            await self._disks.apply(without_doubles(wanted, facts), config, facts)
 
     async def _discover(self) -> None:
         """Discover disks again when a device has changed, and from time to time while a disk is in use."""
         while True:
-            freed_only = False
-            with trio.move_on_after(self._discovery_interval_s()) as patience:
+            with trio.move_on_after(self._discovery_interval_s()):
                 await self._devices_changed.wait()
-            freed_only = patience.cancelled_caught and self._disks.hears_of_devices
+            freed_only = not self._devices_changed.is_set() and self._disks.hears_of_devices
             self._devices_changed = trio.Event()
-            if self._node.discovery is None:
-                continue
-            try:
+            if self._node.discovery is not None:
                 await self._take_disks(self._config, self._node, freed_only=freed_only)
-            except ConfigError as error:
-                # A listed disk became a mistake meanwhile, such as the same device as another one.
-                logger.error("the discovered disks are not taken over: %s", error)
 
     def _discovery_interval_s(self) -> float:
         if self._node.discovery is None:
             return math.inf
         if not self._disks.hears_of_devices:
             return limits.DISK_CHECK_S
-        return limits.DISCOVERY_FREED_S if self._discovery.waits_for_use_to_end else math.inf
+        return limits.DISCOVERY_FREED_S if self._discovery.wants_another_look else math.inf
 
     def _facts(self) -> ExporterFacts:
         missing = [each for each in self._node.addresses if not is_here(each, self._interfaces.current)]

@@ -205,8 +205,12 @@ class Remembered:
 
 
 def is_remembered(folder: Path, name: str) -> bool:
-    """Return whether the node has served a disk of this name before. Blocks."""
-    return _path(folder, name).exists()
+    """Return whether the node has served a disk of this name before. Blocks. False if the folder cannot be read."""
+    try:
+        return _path(folder, name).exists()
+    except OSError as error:
+        logger.warning("disk %s: nobody knows whether it was offered before: %s", name, error)
+        return False
 
 
 def _path(folder: Path, name: str) -> Path:

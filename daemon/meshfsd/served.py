@@ -32,6 +32,14 @@ def make_queue(discipline: Discipline, policy: DiskPolicy, costs: CostModel) -> 
     return FairQueue(policy, costs)
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimedDevice:
+    """Names the device that a disk has claimed: its path, and its diskseq, which no later device at the path has."""
+
+    path: str
+    sequence: str
+
+
 @dataclass(eq=False)
 class ServedDisk:
     """Serves one disk. ``offered`` stays the same object while the device vanishes and returns.
@@ -99,6 +107,11 @@ class ServedDisk:
         done = trio.Event()
         self.disk.submit([DiskRequest(Op.FLUSH, 0, 0, None, 0, lambda _: done.set())])
         await done.wait()
+
+    @property
+    def claimed(self) -> ClaimedDevice | None:
+        """Return the claimed device or image, or None while there is none."""
+        return ClaimedDevice(str(self.config.path), self.disk.facts.device.sequence) if self.disk is not None else None
 
     @property
     def busy(self) -> bool:

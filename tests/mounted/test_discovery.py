@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from meshfs.limits import MIB
-from meshlab.cluster.cluster import LocalCluster
+from meshlab.cluster.cluster import LocalCluster, LocalDisk
 from support.commands import run, until
 from support.direct import read_errno, write_errno
 from support.loop_device import loop_device
@@ -132,8 +132,8 @@ def test_a_discovered_disk_keeps_its_id_and_content_under_another_name_and_after
     assert path.read_bytes()[:4] == b"kept"
 
 
-def test_a_pattern_and_a_listed_disk(tmp_path: Path, stack: ExitStack, device: str) -> None:
-    listed = stack.enter_context(loop_device(tmp_path / "listed.img", SIZE))
+def test_an_excluded_disk_is_not_offered_although_it_is_included(tmp_path: Path, stack: ExitStack, device: str) -> None:
+    other = stack.enter_context(loop_device(tmp_path / "other.img", SIZE))
     cluster = stack.enter_context(LocalCluster(tmp_path / "cluster"))
     cluster.add_node("n1")
     cluster.nodes["n1"].discovery = f'{include("/dev/loop*")}\nexclude = [{{ path = "{device}" }}]'
@@ -141,7 +141,25 @@ def test_a_pattern_and_a_listed_disk(tmp_path: Path, stack: ExitStack, device: s
     cluster.keygen()
     cluster.start_exporter("n1")
     assert "exclude" in machine_disk(cluster, device)["why"]
-    assert machine_disk(cluster, listed)["offered"]
+    assert machine_disk(cluster, other)["offered"]
+
+
+def test_a_listed_disk_and_the_disk_of_a_listed_partition_are_not_discovered(
+    tmp_path: Path, stack: ExitStack, device: str
+) -> None:
+    whole = stack.enter_context(loop_device(tmp_path / "whole.img", SIZE))
+    partition = partition_on(device, tmp_path, stack)
+    cluster = stack.enter_context(LocalCluster(tmp_path / "cluster"))
+    cluster.add_node("n1")
+    cluster.nodes["n1"].discovery = include(device, whole)
+    cluster.nodes["n1"].disks += [LocalDisk("part", Path(partition)), LocalDisk("whole", Path(whole))]
+    cluster.write()
+    cluster.keygen()
+    cluster.start_exporter("n1")
+    for path, name in ((device, "part"), (whole, "whole")):
+        disk = machine_disk(cluster, path)
+        assert (disk["offered"], f"as disk '{name}'" in disk["why"]) == (False, True)
+    assert [disk["name"] for disk in cluster.control("n1")["disks"] if disk["state"] == "ok"] == ["part", "whole"]
 
 
 def test_the_table_tells_people_why_a_disk_is_not_offered(tmp_path: Path, stack: ExitStack, device: str) -> None:
@@ -199,7 +217,8 @@ def swap_space(device: str, folder: Path, stack: ExitStack) -> None:
     run("mkswap", device)
 
 
-def in_a_partition(device: str, folder: Path, stack: ExitStack) -> None:
+def partition_on(device: str, folder: Path, stack: ExitStack) -> str:
+    """Make a partition on the device, and return its path."""
     (folder / "table").write_text("2048,32768\n")
     run("sh", "-c", f"sfdisk --quiet {device} < {folder / 'table'}")
     run("partx", "--update", device)
@@ -210,7 +229,11 @@ def in_a_partition(device: str, folder: Path, stack: ExitStack) -> None:
         os.mknod(partition, 0o600 | stat.S_IFBLK, os.makedev(*map(int, number)))
         stack.callback(partition.unlink)
     stack.callback(run, "partx", "--delete", device)
-    lvm(str(partition), folder, stack)
+    return str(partition)
+
+
+def in_a_partition(device: str, folder: Path, stack: ExitStack) -> None:
+    lvm(partition_on(device, folder, stack), folder, stack)
 
 
 #: How a device is used, and a part of the reason why it is not offered.
