@@ -92,7 +92,8 @@ def _machine_table(answer: Answer, named: bool) -> str:
     record = answer.read(ExporterRecord)
     head = [f"node {table.printable(record.node)}"] if named else []
     if not record.machine_disks:
-        return "\n".join([*head, f"node {record.node} does not discover its disks (see [node.disks] in the config)"])
+        why = "it does not discover disks (see [node.disks] in the config), or its machine has none"
+        return "\n".join([*head, f"node {table.printable(record.node)} knows no disks of its machine: {why}"])
     rows = [machine_row(disk) for disk in record.machine_disks]
     return "\n".join([*head, table.render(_MACHINE_COLUMNS, rows, right=("SIZE",))])
 

@@ -165,7 +165,7 @@ def _refused_by_itself(device: BlockDevice, listed: Mapping[str, str]) -> DiskVe
 
 def _refused_by_id(device: BlockDevice, taken: Collection[str], *, is_served: bool) -> DiskVerdict | None:
     if device.is_pending and not is_served:
-        return DiskVerdict(device, Refusal.PENDING, "udev has not finished with it")
+        return DiskVerdict(device, Refusal.PENDING, "udev has not finished with it (see udevadm settle)")
     if not device.id:
         return DiskVerdict(
             device,
