@@ -221,6 +221,6 @@ def judge(device: BlockDevice, examined: Examined, *, offered_before: bool) -> D
         return DiskVerdict(
             device,
             Refusal.MEMBER,
-            f"it belongs to {examined.member_of}; list it as [[node.disk]], or erase that with wipefs if nobody needs it",
+            f"it belongs to {examined.member_of}; list it as [[node.disk]], or erase that with wipefs if unneeded",
         )
     return DiskVerdict(device)
