@@ -2,8 +2,8 @@
 
     STATE/DISK.cost.json    {"disk": identity of the disk, "cost": CostModel.state()}
 
-A kept model only saves some seconds of learning, so no error here is fatal. If a file cannot be read, belongs to
-another disk or is invalid, that is logged, and the costs are learnt again.
+A kept model only saves some seconds of learning, so no error here is fatal. If a file belongs to another
+disk, is invalid or cannot be read, the exporter logs that and learns the costs again.
 """
 
 import errno
@@ -36,12 +36,13 @@ class Calibration:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        #: The costs that were last saved, by the name of the disk.
         self._kept: dict[str, object] = {}
-        #: The reason why the last attempt to save failed; empty if it succeeded.
+        #: The reason why the last `save` or `probe` failed. It is empty if that succeeded.
         self.error = ""
 
     def load(self, disk: str, identity: str) -> CostModel:
-        """Return the disk's kept model, or a new one."""
+        """Return the kept model of the disk, or a new one if there is no valid file of this disk."""
         path = self._path(disk)
         try:
             with path.open("rb") as file:
@@ -57,7 +58,7 @@ class Calibration:
             return CostModel()
 
     def probe(self) -> None:
-        """Find out whether the folder can be written, before there are models to keep."""
+        """Make the folder, and set ``error`` if it cannot be written. The first `save` may come much later."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.error = "" if os.access(self.folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
@@ -93,6 +94,6 @@ class Calibration:
 
 
 def state_folder(configured: Path) -> Path:
-    """Return the state folder that systemd made (systemd.exec(5), StateDirectory=), or else ``configured``."""
+    """Return the first state folder made by systemd (StateDirectory=, systemd.exec(5)), or ``configured`` if it made none."""
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     return Path(given) if given else configured

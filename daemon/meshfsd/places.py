@@ -1,7 +1,8 @@
-"""The addresses where an exporter listens. A reload may change them; existing connections stay.
+"""Open, change and close the sockets at which an exporter listens.
 
-A reload may change the TCP addresses, the port and the metrics' address. If listening at a new address fails, the old
-one stays, with a line in the log. An exporter at its old address is more useful than one without an address.
+A reload may change the TCP addresses, the port and the metrics' address. Existing connections stay. If the exporter
+cannot listen at a new TCP address, it logs that and keeps all old ones, because an exporter without an address is
+useless. The same holds for the metrics' address.
 """
 
 import logging
@@ -16,11 +17,12 @@ from meshfs.transport.listening import listen_all, listen_tcp_at, listen_unix
 
 logger = logging.getLogger(__name__)
 
+#: A TCP address and a port.
 Place = tuple[str, int]
 
 
 class Places:
-    """Holds all listening sockets of an exporter, and its metrics. ``open`` opens them; ``move`` moves them."""
+    """Holds all listening sockets of an exporter, for SMB, for the control protocol and for metrics."""
 
     def __init__(self, metrics: MetricsPlace) -> None:
         self.metrics = metrics
@@ -35,7 +37,7 @@ class Places:
         return [*self._tcp.values(), *([self._unix] if self._unix is not None else [])]
 
     def open(self, node: NodeConfig) -> None:
-        """Listen at all places. Raises ConfigError; ``close`` then closes what was opened."""
+        """Listen at all places. Raises ConfigError. After an error, `close` closes the sockets opened so far."""
         *tcp, self._unix = listen_all(node.addresses, node.port, node.socket)
         self._tcp = dict(zip(_tcp_places(node), tcp, strict=True))
         self.control = listen_unix(node.control_socket)
@@ -48,7 +50,7 @@ class Places:
         self.metrics.move_to(node.metrics)
 
     def move(self, node: NodeConfig, listener: Listener) -> tuple[str, ...]:
-        """Listen where the new config of the node says. Return the names of the settings that could not be changed."""
+        """Listen at the places of the new config. Return the names of the settings that could not be changed."""
         kept: list[str] = []
         try:
             self.metrics.move_to(node.metrics)
@@ -83,4 +85,4 @@ def _tcp_places(node: NodeConfig) -> list[Place]:
 
 
 def _nothing() -> None:
-    """Do nothing: there are no sockets to remove yet."""
+    """Do nothing, because no socket file exists before `Places.open`."""

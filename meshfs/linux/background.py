@@ -1,17 +1,17 @@
-"""Run a service in the background, from a command that returns as soon as the service is ready.
+"""Run a service in the background. The command that starts the service returns as soon as the service is ready.
 
     command --fork--> middle --fork--> service        in the command's process group
        |                                  |           mount(2), every access to the mountpoint
        |                               setsid
-       |<------------ one byte -----------|           0 if it is ready, else the exit status
+       |<------------ one byte -----------|           0 if the service is ready, else the exit status
 
-Until the service is ready, it stays in the process group and the session of the command. While an automounter
-(autofs, systemd's .automount) mounts a mountpoint, it blocks every process that enters the mountpoint. Only the
+Until the service is ready, it stays in the process group and the session of the command. An automounter
+(autofs, systemd's .automount) blocks every process that enters the mountpoint while the mount is in progress. Only the
 process group that the automounter started for the mount may enter. A service that left the group before mount(2)
 would therefore wait for its own mount.
 
-Until the service is ready, it also writes to the command's standard error. A message about a failed start thus
-appears where the start was requested.
+Until then, the service also writes to the command's standard error. A message about a failed start thus appears where
+the start was requested.
 """
 
 import contextlib
@@ -20,15 +20,17 @@ import signal
 import sys
 from collections.abc import Callable
 
+#: The service calls this when it is ready.
 Ready = Callable[[], None]
 
 
 def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
     """Run ``work(on_ready)`` in a child process and return the exit status for the command.
 
-    As soon as ``work`` calls ``on_ready``, the status is 0. If ``work`` returns without that call, its value is the
-    status. But if that value is 0, because a signal stopped the service, or if the child ends in any other way, the
-    status is ``failure_status``. This function returns in the command only, never in the child.
+    As soon as ``work`` calls ``on_ready``, the status is 0. If ``work`` returns a value other than 0 without that call,
+    the value is the status. In all other cases the status is ``failure_status``: if ``work`` returns 0 without that
+    call, because a signal stopped the service, if it raises, or if the child is killed. This function returns in the
+    command only, never in the child.
     """
     reader, writer = os.pipe()
     middle = os.fork()
@@ -48,7 +50,7 @@ def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
 
 
 class _Answer:
-    """Sends the command its answer of one byte. A second answer is not sent, because the pipe is closed by then."""
+    """Sends one byte, the answer, to the command. A second answer is not sent, because the first one closes the pipe."""
 
     def __init__(self, writer: int) -> None:
         self._writer: int | None = writer
@@ -57,7 +59,7 @@ class _Answer:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        # A command that was killed meanwhile needs no answer. Python ignores SIGPIPE, so the write raises instead.
+        # If the command was killed, nobody reads the answer. Python ignores SIGPIPE, so the write raises an error.
         with contextlib.suppress(BrokenPipeError):
             os.write(writer, bytes((status,)))
         os.close(writer)

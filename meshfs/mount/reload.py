@@ -1,10 +1,10 @@
-"""Change the config and the options of a running mount, at SIGHUP, `mount -o remount` or `meshctl reload`.
+"""Change the config and the options of a running mount, on SIGHUP, `mount -o remount` or `meshctl reload`.
 
     read the config and keys again -> find the differences -> change what can change, all at once
                                                            -> name what cannot change
 
-If the config or an option has a mistake, nothing changes. I/O in flight goes on, because the sessions to exporters that
-are still in the config stay, with their channels.
+If the config, a key file or an option is invalid, nothing changes. I/O in flight continues, because a session and its
+channels stay as long as the exporter is in the config.
 """
 
 import logging
@@ -39,7 +39,10 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Holds the results of a reload, as texts for people. ``failure`` says why nothing was changed."""
+    """Holds the results of a reload, as texts for the administrator.
+
+    ``changed`` names what was changed, ``refused`` says what cannot change. ``failure`` says why nothing was changed.
+    """
 
     changed: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
@@ -68,7 +71,7 @@ class Reloader:
         return (await self.reload(own, config)).as_json()
 
     async def reload(self, own: Sequence[str] = (), config: str = "") -> Outcome:
-        """Reload the config, and apply the options ``own`` (as after -o) in addition to those in force.
+        """Reload the config, and apply ``own``, options as after -o, in addition to the options in force.
 
         ``config`` is the path that the caller named as the config of the mount, or "".
         """
@@ -110,7 +113,7 @@ class Reloader:
         return Outcome(changed, tuple(refused))
 
     def _take_places(self, old: Settings, options: MountOptions, refused: list[str]) -> MountOptions:
-        """Move the log and the metrics, and return the options that are then in force.
+        """Move the log and the metrics to their new places, and return the options that are then in force.
 
         Add a line to ``refused`` for each option that cannot change.
         """
@@ -132,13 +135,13 @@ class Reloader:
 
 
 def _with_fixed(new: Config, old: Config) -> Config:
-    """Return the new config with those settings of the old one that cannot change before the umount."""
+    """Return the new config, but keep the old values of the settings that cannot change before the umount."""
     cluster = replace(new.cluster, name=old.cluster.name, security=old.cluster.security)
     return replace(new, cluster=cluster)
 
 
 async def _is_config(path: str, config: Config) -> bool:
-    """Return whether the path leads to the config. Return False if the file system of the path does not answer."""
+    """Return whether the path leads to the config. If the file system of the path does not answer, return False."""
     try:
         return await bounded(f"the path {path}", _same_file, path, config, timeout_s=limits.CONFIG_READ_TIMEOUT_S)
     except TookTooLong:

@@ -3,11 +3,11 @@
 A file system on a loop device over a disk of the mesh keeps the mount busy. If the process ended at once, everything
 that this file system has not written yet would be lost. At a shutdown, SIGTERM comes early: a mount made by hand runs
 in the scope of its login, and systemd ends this scope while file systems are still being unmounted. So the first
-signal unmounts as umount(8) does. While the mount is busy, the process serves, and tries to unmount again:
+signal unmounts as umount(8) does. While the mount is busy, the process continues to serve, and tries again to unmount:
 
     SIGTERM -> umount: done                                 the process ends
                umount: busy -> serve, try again -> done     the process ends
-                               UNMOUNT_BUSY_S over, or a second signal -> the process ends, users get ENOTCONN
+                               after UNMOUNT_BUSY_S, or at a second signal: the process ends, and programs get ENOTCONN
 """
 
 import logging
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class OwnMount:
-    """Recognises this process's mount. There is none before ``note``, nor after an umount or another mount over it."""
+    """Recognises this process's mount. `is_there` is false before `note`, and after an umount."""
 
     point: str
     device: int | None = None
@@ -37,12 +37,13 @@ class OwnMount:
         self.device = None if mount is None else mount.device
 
     def is_there(self) -> bool:
+        """Return whether the topmost mount at ``point`` is this process's own. A mount over it hides it."""
         mount = topmost(read_mounts(), self.point)
         return mount is not None and mount.device == self.device
 
 
 async def unmount_when_free(mount: OwnMount) -> None:
-    """Unmount as soon as nobody uses the mount any more. Return after that, or after ``limits.UNMOUNT_BUSY_S``."""
+    """Unmount as soon as nobody uses the mount. After ``limits.UNMOUNT_BUSY_S``, return even if the mount is still busy."""
     command = ["umount", "--no-canonicalize"] if os.geteuid() == 0 else ["fusermount3", "-u"]
     warned = False
     with trio.move_on_after(limits.UNMOUNT_BUSY_S):
@@ -57,7 +58,7 @@ async def unmount_when_free(mount: OwnMount) -> None:
 
 
 async def _umount(command: Sequence[str]) -> str:
-    """Run the command. Return why it did not unmount, or an empty text if it did."""
+    """Run the command. Return why the command did not unmount, or an empty text if it did."""
     why = ""
     try:
         done = await trio.run_process(command, check=False, stdout=subprocess.DEVNULL, capture_stderr=True)

@@ -1,4 +1,4 @@
-"""Attackers without a password can neither get in nor keep the nodes out."""
+"""An attacker without a password can neither log in nor prevent the nodes from logging in."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ import pytest
 from support.attack_stage import ATTACKER, HONEST, OWNER, Stage, check_honest
 
 LONG = pytest.mark.long_attack
-#: A stranger's addresses are not in the config.
+#: The addresses of strangers, one or 400. None of them is in the config.
 ONE = "127.9.0.1"
 MANY = ",".join(f"127.9.{number // 200}.{number % 200 + 1}" for number in range(400))
-#: The address of the honest node itself, which another program there has, or a stranger behind the same router.
+#: The address of the honest node. An attack has the same source address if it runs on the same machine or comes through
+#: the same NAT router.
 SHARED = "127.0.0.1"
 
 

@@ -1,24 +1,25 @@
-"""Decide which of the machine's disks a node offers, and say for each of the others why not. Pure.
+"""Decide which of the machine's disks a node offers, and for each other disk, why the node does not offer it. Pure.
 
-The rules apply in this order; the first that refuses a disk gives the reason:
+The rules apply in this order. The first rule that refuses a disk gives the reason:
 
-    listed          a [[node.disk]] of the config has it, or a partition of it, with a name and settings of its own
-    empty           it has no medium
-    excluded        a pattern of "exclude" matches it
-    not included    there are patterns in "include", and none of them matches it
+    listed          a [[node.disk]] of the config has the disk, or a partition of it, with settings of its own
+    empty           the disk has no medium, or a size of 0
+    excluded        a pattern of "exclude" matches the disk
+    not included    there are patterns in "include", and none of them matches the disk
     virtual, removable, read-only
-                    only an "include" pattern makes such a disk a candidate
-    pending         udev has not finished with it, so its id could change
-    no id           nothing could tell it from another disk
-    name taken      a listed disk has its id as name
-    same id         another such device, or a listed one, has the same id
-    used            it is mounted, swap space, held by another device, or opened exclusively
-    a member        its signature says that it belongs to an array, a pool or a volume group
+                    only a pattern of "include" makes such a disk a candidate
+    pending         udev has not finished with the disk, so the id could change
+    no id           nothing could distinguish the disk from another one
+    name taken      a listed disk has the id as its name
+    same id         another disk that passed the rules above, or a listed disk, has the same id
+    unknown         the use of the disk could not be found out, because the disk failed or did not answer
+    used            the disk is mounted, swap space, held by another device, or opened exclusively
+    a member        the signature says that the disk belongs to an array, a pool or a volume group
 
 A disk that is served already stays although it has become read-only, or although another device with its id appears.
 
-The last rule knows one exception. Somebody may put an array or a file system on disks of the mesh, so that after a
-restart their signatures are those of members. A disk that this node has offered before therefore stays offered.
+The last rule has one exception: a disk that this node has offered before stays offered. Somebody may have put an array
+or a file system on disks of the mesh. After a restart, these disks have the signatures of members.
 """
 
 import enum
@@ -95,9 +96,10 @@ class Refusal(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """Holds what was found out about the use of one disk. ``unknown`` is the reason why that failed.
+    """Holds the result of examining one disk.
 
-    ``used_by`` and ``member_of`` are None if nothing uses the disk, and if it belongs to nothing.
+    ``used_by`` is None if nothing uses the disk. ``member_of`` is None if the disk belongs to no array, pool or volume
+    group. If the disk could not be examined, ``unknown`` is the reason.
     """
 
     used_by: str | None = None
@@ -107,7 +109,7 @@ class Examined:
 
 @dataclass(frozen=True, slots=True)
 class DiskVerdict:
-    """Says whether a disk is offered. If not, ``why`` is the reason, for people."""
+    """Says whether a disk is offered. If it is refused, ``why`` is the reason as a text for the administrator."""
 
     device: BlockDevice
     refusal: Refusal | None = None
@@ -125,7 +127,7 @@ def candidates(
     served: Mapping[str, str] = NONE_SERVED,
     names: Collection[str] = (),
 ) -> tuple[list[BlockDevice], list[DiskVerdict]]:
-    """Return the disks that must be examined, and the verdicts on those that are refused without that.
+    """Return the disks that must be examined, and the verdicts on the disks that are refused without an examination.
 
     ``listed`` has the numbers ("MAJOR:MINOR") of the devices of [[node.disk]] entries, with the entries' names. For an
     entry with a partition, it is the number of the whole disk. ``names`` has the names of all entries. ``served`` has
@@ -180,7 +182,7 @@ def _refused_by_id(device: BlockDevice, taken: Collection[str], *, is_served: bo
 
 
 def _twin(device: BlockDevice, holders: Sequence[BlockDevice], served: Mapping[str, str]) -> str:
-    """Return the reason if another device has the same id, or "". A disk that is served already is not refused."""
+    """Return why the disk is refused if another device has the same id, or "". A disk served already is not refused."""
     others = [each.name for each in holders if _same(each.id, device.id) and each.number != device.number]
     if not others or served.get(device.id) == device.number:
         return ""
@@ -212,7 +214,7 @@ def _refused_by_patterns(device: BlockDevice, selection: Selection, *, is_served
 
 
 def judge(device: BlockDevice, examined: Examined, *, offered_before: bool) -> DiskVerdict:
-    """Return the verdict on a candidate, after it was examined."""
+    """Return the verdict on an examined candidate. If ``offered_before``, a member is offered as well (see above)."""
     if examined.unknown:
         return DiskVerdict(device, Refusal.UNKNOWN, f"its use cannot be found out: {examined.unknown}")
     if examined.used_by is not None:

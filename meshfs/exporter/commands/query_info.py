@@ -1,4 +1,4 @@
-"""Answers QUERY_INFO with facts of a file, its volume, its security, or the open (MS-SMB2 3.3.5.20)."""
+"""Answers QUERY_INFO with facts about a file, its volume, its security, or the open (MS-SMB2 3.3.5.20)."""
 
 from typing import Final
 
@@ -8,6 +8,7 @@ from meshfs.smb.constants import InfoType, NtStatus
 from meshfs.smb.info import Output, query_file, query_filesystem, query_security
 from meshfs.smb.messages import ErrorResponse, QueryInfoRequest, QueryInfoResponse
 
+# An NTSTATUS with both of these bits set is an error (MS-ERREF 2.3).
 _ERROR: Final = 0xC0000000
 
 

@@ -1,10 +1,10 @@
-"""Sends the replies of one connection, at once as far as the transport takes them, and the others in turns.
+"""Sends the replies of one connection: what the transport accepts at once, and the rest in turns of the node.
 
-    flush            sends ``Peer.out``, at most TURN_STEP_BYTES while other nodes have turns
-    transport full   the transport calls back when it takes more, and the rest waits for a turn of the node
+    flush            sends ``Peer.out``, but at most TURN_STEP_BYTES while several flows have turns
+    transport full   the transport calls back when it accepts more; the rest then waits for a turn of the node
     step             sends more in that turn
 
-Therefore no reply waits behind a megabyte of another connection.
+Therefore a reply does not wait until a megabyte of another connection is sent.
 """
 
 import logging
@@ -24,9 +24,8 @@ logger = logging.getLogger(__name__)
 class Outlet:
     """Sends the replies of one connection.
 
-    It calls ``on_sent`` when everything was sent, and ``on_broken`` when the connection is lost.
-
-    Waiting replies are sent in turns of ``own_flow``, the connection's flow, or of the other class of the same node.
+    ``on_sent`` is called when everything was sent, and ``on_broken`` when the connection is lost. Waiting replies are
+    sent in turns of ``own_flow``, which is the connection's flow, or of the same node's flow of the other class.
     """
 
     def __init__(
@@ -47,15 +46,15 @@ class Outlet:
         self._flow = own_flow
         self._queue = peer.out
         self._memory = peer.exporter.memory
-        #: The bytes that are charged for waiting replies outside of the pool's memory.
+        #: The bytes that the node is charged for waiting replies, without those in the pool's memory.
         self._charged_bytes = 0
         self._charged_to = peer.usage.memory
-        #: Is set when all waiting replies were sent. It is None while no reply waits.
+        #: This event is set when all waiting replies were sent. It is None while no reply waits.
         self.waiting: trio.Event | None = None
         peer.flush = self.flush
 
     def flush(self) -> None:
-        """Send as much as the transport takes now. Do not raise any error."""
+        """Send as much as the transport and this turn allow, unless replies wait already. Never raise an exception."""
         if self.waiting is not None:
             return
         try:
@@ -74,7 +73,7 @@ class Outlet:
             self._fault(error)
 
     def _flow_of_turn(self) -> ProcessorFlow:
-        """Return the flow whose turn is under way if it belongs to this node, and else the connection's own flow.
+        """Return the flow whose turn is under way if it belongs to this node, or the connection's own flow otherwise.
 
         Replies are also sent in turns of other nodes: if another node unlocks a range, a waiting LOCK of this node is
         answered in the turn of that other node.
@@ -83,7 +82,10 @@ class Outlet:
         return serving if serving.key.node == own.key.node else own
 
     def step(self, _: float) -> ProcessorFlow | None:
-        """Send more in a turn of the connection. Return the flow in which the rest waits, if some is left."""
+        """Send more in a turn. If the turn does not allow everything, return the flow in which the rest waits.
+
+        If the transport is full, return None, because the transport then calls back.
+        """
         if self.waiting is None:
             return None
         try:
@@ -105,13 +107,13 @@ class Outlet:
 
     @property
     def taken_bytes(self) -> int:
-        """Return how much the transport has taken so far."""
+        """Return the number of bytes that the transport has accepted so far."""
         return self._queue.sent_bytes
 
     def unsent_bytes(self) -> int:
-        """Return the bytes that wait because the transport did not take them, and charge the node for them.
+        """Return the number of bytes in waiting replies, and charge the node for them.
 
-        The part in the pool's memory was charged when it was acquired, and is not charged again.
+        The bytes in the pool's memory were charged when this memory was acquired, and are not charged again.
         """
         if self.waiting is None:
             return 0
@@ -120,15 +122,15 @@ class Outlet:
 
     @property
     def has_many(self) -> bool:
-        """Return whether as many replies wait as may wait, however small they are."""
+        """Return whether the number of waiting replies has reached its limit, even if they are small."""
         return len(self._queue) >= limits.SEND_QUEUE_FRAMES_MAX
 
     def close(self) -> None:
-        """Charge the node for nothing any more, because the connection is closed."""
+        """End the node's charge for waiting replies, because the connection is closed."""
         self._charge(0)
 
     def _charge(self, own_bytes: int) -> None:
-        """Charge the node's account for ``own_bytes`` in all of waiting replies."""
+        """Make ``own_bytes`` the total that the node's account is charged for waiting replies of this connection."""
         if own_bytes != self._charged_bytes:
             if not self._charged_bytes:
                 self._charged_to = self._peer.usage.memory
@@ -136,9 +138,9 @@ class Outlet:
             self._charged_bytes = own_bytes
 
     def discard(self) -> None:
-        """Drop the waiting replies, and send nothing any more.
+        """Drop the waiting replies, and send nothing from now on.
 
-        A part of one reply may have been sent, and the peer would take anything that follows for the rest of it.
+        A part of one reply may have been sent. The peer would take any later reply for the rest of that one.
         """
         self._peer.flush = self._queue.drop
         self._queue.drop()
@@ -147,11 +149,11 @@ class Outlet:
             self._all_sent()
 
     def _has_room(self) -> None:
-        """Wait for a turn. The transport, which was full, takes more."""
+        """Ask for a turn, because the transport, which was full, accepts more."""
         self._processor.ready(self, self._flow)
 
     def _send_some(self) -> Sent:
-        """Send what this turn allows. If the connection is lost, drop everything, so that nothing is left to send."""
+        """Send what this turn allows. If the connection is lost, drop everything and return ALL."""
         try:
             return self._queue.send(None if self._processor.turns.is_alone else limits.TURN_STEP_BYTES)
         except OSError as error:

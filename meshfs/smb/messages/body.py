@@ -1,7 +1,7 @@
-"""The common parts of all message bodies: checked fixed parts, checked variable parts, padding.
+"""Pack and unpack the parts that all message bodies have: the fixed part, variable parts such as names, and padding.
 
 A body follows the 64-byte header. Offsets on the wire count from the start of the header (MS-SMB2 2.2). The functions
-that read raise only RemoteProtocolError, and copy no more than the body.
+that read raise only RemoteProtocolError, and copy no more than the body. ``what`` names the part in error texts.
 """
 
 from struct import Struct
@@ -14,7 +14,7 @@ Body = bytes | bytearray | memoryview
 
 
 class FileId(NamedTuple):
-    """Names an open, as SMB2_FILEID (MS-SMB2 2.2.14.1). On the wire it has two u64."""
+    """Identifies an open, as SMB2_FILEID does (MS-SMB2 2.2.14.1). On the wire, each half is a u64."""
 
     persistent: int
     volatile: int
@@ -35,10 +35,10 @@ def unpack_fixed(layout: Struct, structure_size: int, body: Body, what: str) -> 
 
 
 def block(body: Body, offset: int, length: int, fixed_bytes: int, what: str) -> bytes:
-    """Return a variable part, which must be behind the fixed part and inside the body.
+    """Return a variable part, which must come after the fixed part and lie inside the body.
 
-    ``offset`` counts from the start of the header. If ``length`` is 0, the offset is ignored, because senders leave
-    all kinds of values there.
+    ``offset`` counts from the start of the header. If ``length`` is 0, the offset is ignored, because then some
+    senders write an arbitrary offset.
     """
     if length == 0:
         return b""
@@ -67,12 +67,15 @@ def encode(value: str, what: str) -> bytes:
 
 
 def request_tail(data: bytes) -> bytes:
-    """Return the variable part of a request with an odd StructureSize, which has at least one byte (MS-SMB2 2.2.13)."""
+    """Return the variable part ``data``, or a zero byte if there is no data.
+
+    If the StructureSize of a request is odd, its variable part has at least one byte (MS-SMB2 2.2.13).
+    """
     return data or b"\0"
 
 
 def padding(length: int) -> bytes:
-    """Return the zeros from ``length`` to the next multiple of 8."""
+    """Return the zero bytes that extend ``length`` bytes to a multiple of 8."""
     return bytes(-length % 8)
 
 

@@ -1,4 +1,4 @@
-"""The channel sequence of an open, number by number: how it wraps, and a model of the specification."""
+"""The exporter compares the channel sequences of an open as the specification says, also when the numbers wrap."""
 
 import random
 
@@ -48,7 +48,8 @@ def test_a_sequence_is_newer_by_serial_arithmetic_of_16_bits(sequence, than, new
     assert is_newer_or_equal(sequence, than) is newer
 
 
-#: A series of sequences, and whether Windows serves each (smbtorture's smb2.replay.channel-sequence).
+#: The sequences of successive requests. True means that Windows serves the request (smbtorture's
+#: smb2.replay.channel-sequence).
 WINDOWS = (
     (0, True),
     (0x8000, False),
@@ -100,7 +101,7 @@ def test_a_replay_is_refused_across_the_wrap_while_an_old_request_is_at_the_disk
 
 
 def test_the_reserved_half_of_the_sequence_field_is_ignored(client, file_id):
-    """The other 16 bits of the header's field are reserved."""
+    """The field has 32 bits. Only the lower 16 are the channel sequence."""
     for sequence in (0xABCD0000, 0x00010001, 0xFFFF0001):
         assert write(client, file_id, NEW, sequence) == 0
     assert sequence_of(client, file_id) == 1
@@ -111,7 +112,7 @@ def test_the_reserved_half_of_the_sequence_field_is_ignored(client, file_id):
 
 
 class Counted:
-    """Open.ChannelSequence and its two counts, word for word as in MS-SMB2 3.3.5.2.10 and 3.3.4.1."""
+    """Models Open.ChannelSequence and its two counts of outstanding requests (MS-SMB2 3.3.5.2.10 and 3.3.4.1)."""
 
     def __init__(self) -> None:
         self.sequence = self.requests = self.pre_requests = 0
@@ -165,7 +166,7 @@ def test_writes_are_served_or_refused_as_the_counts_of_the_specification_say(dis
 
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_replay_does_not_visit_all_outstanding_requests(disk, client, channel, file_id, monkeypatch, earlier):
-    """Otherwise, with thousands of outstanding requests, each replay would take a millisecond of the processor."""
+    """If each replay visited thousands of outstanding requests, it would take a millisecond of the processor."""
     looked: list[object] = []
     outstanding = DiskOpen.outstanding
 
@@ -188,7 +189,7 @@ def test_a_replay_does_not_visit_all_outstanding_requests(disk, client, channel,
 
 
 def test_a_late_read_of_an_old_sequence_holds_a_replay_off(disk, client, channel, file_id):
-    """The first replay finds no old request. The second one must not reuse that result after a late READ came."""
+    """The first replay finds no old request. After a late READ, the second replay must not reuse that result."""
     assert write(channel, file_id, NEW, 1, REPLAY) == 0
     disk.stall()
     client.send(Command.READ, read_body(file_id, 0, BLOCK), sequence=0)

@@ -1,4 +1,4 @@
-"""A listing that takes long goes on in later turns of its node, and delays no other node."""
+"""A listing that takes long continues in later turns of its node, and delays no other node."""
 
 import struct
 from collections.abc import Callable
@@ -26,7 +26,7 @@ ANY_FILE = FileId((1 << 64) - 1, (1 << 64) - 1)
 
 
 class Rounds:
-    """Stands for the reactor: keeps the callbacks of the end of a round, until the test runs the round."""
+    """Stands for the reactor. Keeps the callbacks for the end of a round until the test calls `run`."""
 
     def __init__(self) -> None:
         self.callbacks: list[Callable[[], None]] = []
@@ -43,7 +43,11 @@ class Rounds:
 
 
 class Stage:
-    """A directory of files, and an exporter whose clock moves on by a listing's time at each look, every 16 files."""
+    """Has an exporter with a directory of FILES files, and a clock that makes each listing stop early.
+
+    A listing reads the clock after every 16 files. Each reading advances the clock by more than LISTING_STEP_S, so the
+    listing has used up its time.
+    """
 
     def __init__(self) -> None:
         self.client = client_of(Security.SIGN, Clock())
@@ -62,13 +66,13 @@ class Stage:
         return QueryDirectoryRequest(FileId(self.folder, self.folder), FileInfoClass.NAMES, size, pattern).pack()
 
     def begin(self, pattern: str) -> int:
-        """Send a listing that finds nothing in its first turn, and return its message id."""
+        """Send a request for a listing that finds nothing in its first turn. Return the message id."""
         message_id = self.client.send(Command.QUERY_DIRECTORY, self.body(pattern))
         assert self.client.take(message_id).status == NtStatus.PENDING
         return message_id
 
     def finish(self) -> int:
-        """Run all turns that are left, and return how many rounds they take."""
+        """Run rounds until no callback waits. Return the number of rounds."""
         rounds = 1
         while self.rounds.run():
             rounds += 1
@@ -144,7 +148,7 @@ def test_a_listing_that_is_given_up(stage: Stage, how: str) -> None:
         stage.finish()
         assert client.take(message_id).status == NtStatus.FILE_CLOSED
     elif how == "anew":
-        # The second listing comes after the first.
+        # The second listing waits until the first has ended.
         restart = QueryDirectoryRequest(FileId(stage.folder, stage.folder), FileInfoClass.NAMES, 4096, "*", 1).pack()
         anew = client.send(Command.QUERY_DIRECTORY, restart)
         stage.finish()

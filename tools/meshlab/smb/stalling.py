@@ -1,10 +1,10 @@
-"""Relays that hold back bytes in either direction, for channels that stall, die late, or send after they were given up.
+"""Relay connections and hold back their bytes, to make channels that stall, die late, or send after they were given up.
 
     initiator <-> Relay <-> exporter
 
-``hold`` keeps all bytes that come from then on, and the ends of streams. Each end then sees only silence, even if the
-other end closed long ago. ``release`` passes on the kept bytes in order, and everything after them. ``cut`` drops them
-and closes both ends. All of it runs in trio's thread.
+After ``hold``, the relay keeps all bytes that it receives, and the ends of streams. Each side then sees only silence,
+even if the other side has closed its connection. ``release`` sends the kept bytes in order, and then relays again.
+``cut`` drops the kept bytes and closes both connections. All methods must be called in trio's thread.
 """
 
 import socket
@@ -19,20 +19,20 @@ from meshfs.transport.stream import StreamTransport
 from meshlab.smb.stir import Stir
 
 _RECEIVE_BYTES = 1 << 18
-#: The most bytes of one direction that wait to be sent, apart from held ones. It bounds the memory for a fast sender.
+#: If more bytes than this wait to be sent in one direction, the relay stops receiving there. Held bytes have no limit.
 _PASSING_MAX_BYTES = 1 << 22
 
-#: Makes the relay's connection to the exporter. Raises OSError when it cannot.
+#: Makes the relay's connection to the exporter. Raises OSError if that fails.
 Connect = Callable[[], Awaitable[trio.SocketStream]]
 
 
 class Relays:
-    """Makes the relays of one path, and ``nursery`` runs them. ``dial`` is a dialer of FixedWays."""
+    """Makes the relays of one path, and runs them in ``nursery``. ``dial`` can be a dialer of `FixedWays`."""
 
     def __init__(self, connect: Connect, nursery: trio.Nursery) -> None:
         #: The relays that still have an open end.
         self.alive: list[Relay] = []
-        #: While set, every attempt to dial is refused.
+        #: While this is True, `dial` raises ConnectionRefusedError.
         self.refusing = False
         self._connect = connect
         self._nursery = nursery
@@ -41,7 +41,7 @@ class Relays:
         if self.refusing:
             raise ConnectionRefusedError(111, "Connection refused")
         outside = await self._connect()
-        # Nothing is awaited from here on, so that a cancellation leaves no socket behind.
+        # No await may follow. Otherwise a cancellation there would leave the sockets open.
         ours, inside = socket.socketpair()
         relay = Relay(trio.SocketStream(trio.socket.from_stdlib_socket(inside)), outside)
         self.alive.append(relay)
@@ -65,7 +65,7 @@ class Relay:
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
-        """Relay until both directions have ended, or until `cut`."""
+        """Relay until both directions have ended, or until `cut`. Then close both connections."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -89,7 +89,7 @@ class Relay:
 
 
 class Direction:
-    """Relays one direction: pieces of bytes, and at last an empty piece as the end of the stream."""
+    """Relays one direction of a connection. An empty piece in ``_pieces`` stands for the end of the stream."""
 
     def __init__(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
         self.held = False
@@ -127,7 +127,7 @@ class Direction:
             piece = self._pieces.popleft()
             self._bytes -= len(piece)
             self._stir.stir()
-            # A closed sink accepts nothing. The opposite direction passes its end on to the other side.
+            # A closed sink accepts nothing, so drop the piece. The opposite direction relays the end of the stream.
             with suppress(trio.BrokenResourceError):
                 if not piece:
                     await self._sink.send_eof()

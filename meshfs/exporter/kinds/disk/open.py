@@ -1,4 +1,4 @@
-"""Has the open of a disk. It excludes other opens, gives facts, and waits for its I/O when it ends."""
+"""Defines the open of a disk. The open excludes other opens, reports facts, and ends only after its I/O has ended."""
 
 from collections.abc import Callable
 
@@ -19,10 +19,10 @@ from meshfs.smb.messages import IoctlRequest, IoctlResponse, ZeroData
 
 
 class DiskOpen(DiskIo):
-    """Is an open of a disk.
+    """Represents an open of a disk.
 
     ``excludes`` says whether the open excludes others by its share access. If its node may only read the disk, the open
-    excludes no other and has no locks, so that a node with `ro` in the config never stops a writer.
+    excludes no other and has no locks. Therefore a node with `ro` in the config never stops a writer.
     """
 
     __slots__ = ("_then", "excludes", "share_access")
@@ -49,10 +49,13 @@ class DiskOpen(DiskIo):
     def node(self) -> str:
         return self.session.user
 
-    # --- its end -----------------------------------------------------------------------
+    # --- the end of the open -----------------------------------------------------------
 
     def close(self, then: Callable[[], object]) -> None:
-        """Cancel the queued requests. `drained` goes on when the last request at the disk is answered."""
+        """Cancel the queued requests. When the last request at the disk is answered, `drained` calls ``then``.
+
+        If the open has ended already, ``then`` is called at once.
+        """
         if self.gone:
             then()
             return
@@ -71,7 +74,7 @@ class DiskOpen(DiskIo):
         return self.closing and not self.session.serving
 
     def stop_excluding(self) -> None:
-        """Give up the locks, the LOCKs that wait, and the part in share access, because they could stop writers."""
+        """Release the locks and the share access, and refuse the waiting LOCKs, because these could stop writers."""
         if self.gone:
             return
         for waiting in list(self.waits):
@@ -84,7 +87,10 @@ class DiskOpen(DiskIo):
             self.disk.wake_lock_waiters(freed)
 
     def drained(self) -> None:
-        """Let other opens in, and make the calls of `close`, because the open has no I/O at the disk any more."""
+        """End the open, because it has no more I/O at the disk. Call each ``then`` of `close`, and let other opens in.
+
+        Without a `close`, do nothing.
+        """
         then, self._then = self._then, []
         if not then:
             return
@@ -100,7 +106,7 @@ class DiskOpen(DiskIo):
         if freed is not None:
             disk.wake_lock_waiters(freed)
 
-    # --- what it answers ---------------------------------------------------------------
+    # --- answers to requests -----------------------------------------------------------
 
     def lockable(self) -> Lockable:
         if not self.readable and not self.writable:
@@ -140,7 +146,7 @@ class DiskOpen(DiskIo):
             raise StatusError(NtStatus.ACCESS_DENIED, "a disk cannot shrink")
 
     def disks(self, request: Request, name: bytes) -> list[OfferedDisk]:
-        """Return the disk itself. The name does not matter."""
+        """Return this disk, whatever the name is."""
         return [self.disk]
 
     def ioctl(self, request: Request, body: IoctlRequest) -> None:
@@ -150,7 +156,7 @@ class DiskOpen(DiskIo):
             super().ioctl(request, body)
 
     def _set_zero_data(self, request: Request, body: IoctlRequest) -> None:
-        """Zero a range. A part of the range behind the end of the disk is left out, because the disk does not grow."""
+        """Zero a range. A part of the range past the end of the disk is left out, because the disk does not grow."""
         wanted = ZeroData.unpack(body.input)
         if not 0 <= wanted.offset <= wanted.stop:
             raise StatusError(
