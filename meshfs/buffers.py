@@ -30,7 +30,7 @@ FRAMING_BYTES: Final = 4
 #: A message up to this size is received into shared memory, and its payload is copied if it is kept: copying is cheap.
 SMALL_FRAME_MAX_BYTES: Final = 32 * limits.KIB
 HEADROOM_BYTES: Final = PAGE_BYTES
-# The room behind the payload holds padding, and the block by which an unaligned O_DIRECT request is widened.
+# The room after the payload holds padding, and the block by which an unaligned O_DIRECT request is widened.
 TAILROOM_BYTES: Final = 2 * PAGE_BYTES
 
 _M_TRIM_THRESHOLD: Final = -1

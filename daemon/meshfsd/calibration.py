@@ -94,6 +94,6 @@ class Calibration:
 
 
 def state_folder(configured: Path) -> Path:
-    """Return the first state folder made by systemd (StateDirectory=, systemd.exec(5)), or ``configured`` if it made none."""
+    """Return the first state folder made by systemd (StateDirectory=, systemd.exec(5)), or else ``configured``."""
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     return Path(given) if given else configured

@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 
 async def run(config_path: Path, node_name: str | None, engine_name: str = "auto") -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError when it cannot start."""
+    """Serve until SIGTERM or SIGINT. Raises ConfigError if the exporter cannot start."""
     loaded = read(config_path, node_name)
     let_go_of_starter()
     engine = choose_engine(engine_name)

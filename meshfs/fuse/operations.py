@@ -7,8 +7,8 @@ A regular file and a block device differ. A disk's file behaves as follows:
 
     open O_TRUNC,           The size of the disk's file stays. If this opener later skips bytes, they read as
     ftruncate               zeros, as in a regular file (fuse/truncation.py). The opener has an end of its own,
-                            which its truncations and writes move. The bytes behind this end stay, as on a block
-                            device. A size behind the disk's end gives EFBIG.
+                            which its truncations and writes move. The bytes past this end stay, as on a block
+                            device. A size past the disk's end gives EFBIG.
     truncate by path        It acts like ftruncate of the calling thread's latest open of the disk. Without such
                             an open it gives EPERM, unless the size is the present one.
     store to a mapping      It acts as on a block device: it neither moves an end nor zeroes anything. There is

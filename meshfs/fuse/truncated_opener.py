@@ -50,7 +50,7 @@ class TruncatedOpener:
         self._changed: trio.Event | None = None
 
     async def truncate(self, size: int) -> None:
-        """Truncate to ``size``, which must not be behind the disk's end, as ftruncate(2) does. Raises OSError."""
+        """Truncate to ``size``, which must not be past the disk's end, as ftruncate(2) does. Raises OSError."""
         claim = await self._claim(size, size)
         skipped = claim.gaps[0][0] if claim.gaps else size
         try:

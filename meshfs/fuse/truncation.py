@@ -28,7 +28,7 @@ call has written. Three rules ensure that:
 
 from typing import Final
 
-#: An offset behind the end of every disk.
+#: An offset past the end of every disk.
 BEYOND: Final = 1 << 63
 
 Range = tuple[int, int]

@@ -1,4 +1,7 @@
-"""Is the requesting end of SMB in a mount. It has one `Port` for each disk, over a session to every exporter."""
+"""Implements the requesting end of SMB in a mount.
+
+The initiator has one `Port` for each disk. It has a session to every exporter.
+"""
 
 from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.attached.port import Port

@@ -50,7 +50,7 @@ def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
 
 
 class _Answer:
-    """Sends one byte, the answer, to the command. A second answer is not sent, because the first one closes the pipe."""
+    """Sends one byte, the answer, to the command. No second answer is sent, because the first one closes the pipe."""
 
     def __init__(self, writer: int) -> None:
         self._writer: int | None = writer

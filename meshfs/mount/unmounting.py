@@ -43,7 +43,7 @@ class OwnMount:
 
 
 async def unmount_when_free(mount: OwnMount) -> None:
-    """Unmount as soon as nobody uses the mount. After ``limits.UNMOUNT_BUSY_S``, return even if the mount is still busy."""
+    """Unmount as soon as nobody uses the mount. After ``limits.UNMOUNT_BUSY_S``, return although it is still busy."""
     command = ["umount", "--no-canonicalize"] if os.geteuid() == 0 else ["fusermount3", "-u"]
     warned = False
     with trio.move_on_after(limits.UNMOUNT_BUSY_S):

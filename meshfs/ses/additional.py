@@ -111,7 +111,7 @@ def _sas_device(reader: PageReader, body: bytes, start: int) -> SlotDevice | Non
 def pack_additional(configuration: Configuration, devices: Mapping[ElementPlace, SlotDevice]) -> bytes:
     """Return the page with a SAS descriptor for each element of ``devices``, in the order of the elements.
 
-    Elements behind the first 255 have none, because the element index has 8 bits and 255 has another meaning.
+    Elements after the first 255 have none, because the element index has 8 bits and 255 has another meaning.
     """
     content = bytearray()
     elements = [place for place in configuration.places() if not place.is_overall]

@@ -92,7 +92,7 @@ class Lamps:
 def parse_status(page: bytes, configuration: Configuration) -> dict[ElementPlace, Element]:
     """Return all elements of a status page. Raises EnclosurePageError for a malformed or outdated page.
 
-    Bytes behind the last element are ignored, because some enclosures pad the page.
+    Bytes after the last element are ignored, because some enclosures pad the page.
     """
     reader = PageReader(page, PageCode.STATUS)
     check_generation(configuration, reader)

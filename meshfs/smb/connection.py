@@ -343,7 +343,7 @@ def take_payload(message: Message, start: int, length: int, pool: BufferPool, ac
     """Return (buffer, offset): memory that holds ``message.view[start:start + length]`` beyond the next receive.
 
     ``offset`` is the start of the payload in ``buffer.view``. The buffer is the frame's own memory if it has some.
-    Otherwise the payload is copied behind the headroom of a new buffer. The caller must release the buffer.
+    Otherwise the payload is copied after the headroom of a new buffer. The caller must release the buffer.
     """
     frame = message.frame
     if frame is not None:

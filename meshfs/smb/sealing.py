@@ -79,7 +79,7 @@ class Sealer:
     def seal_in_place(self, memory: memoryview, start: int, length: int) -> memoryview:
         """Encrypt the message ``memory[start:start + length]`` in place and return its frame.
 
-        The frame overwrites the message, ``SEAL_HEAD_BYTES`` before the message, and 16 bytes behind the message.
+        The frame overwrites the message, ``SEAL_HEAD_BYTES`` before the message, and 16 bytes after the message.
         Encrypting in place saves a copy of the payload.
         """
         end = start + length
@@ -131,7 +131,7 @@ class Opener:
     def open(self, memory: memoryview, start: int, length: int, into: memoryview) -> None:
         """Decrypt the frame ``memory[start:start + length]``, which starts with a transform header, into ``into``.
 
-        ``into`` must be as long as the message. The authentication tag is put into the 16 bytes behind the frame, and
+        ``into`` must be as long as the message. The authentication tag is put into the 16 bytes after the frame, and
         their content is restored afterwards. Raises ForgedMessage if the frame was not made with this key. Raises
         RepeatedNonce if the frame was sent before, or on another channel.
         """

@@ -27,7 +27,7 @@ class MessageMemory(Protocol):
 
     @property
     def large_progress(self) -> tuple[int, int] | None:
-        """Return the number of the partly received large message and its received bytes, or None without such one."""
+        """Return the number of the partly received large message, and its received bytes, or None if there is none."""
 
     @property
     def holds_large(self) -> bool:
@@ -38,7 +38,7 @@ class MessageMemory(Protocol):
 
     @property
     def missing_bytes(self) -> int:
-        """Return the bytes that a partly received large message still needs, or 0 without such one."""
+        """Return the bytes that a partly received large message still needs, or 0 if there is no such message."""
 
     def lend(self, frame: Frame) -> None:
         """Add ``frame``, which was decrypted from another one, to those that end with the next receive."""
@@ -116,7 +116,7 @@ class OutQueue(Protocol):
         """Call ``callback`` once, as soon as the transport takes more or the connection is lost."""
 
     def drop(self) -> None:
-        """Forget what is unsent, release its buffers, and call nobody back."""
+        """Forget what is unsent, release its buffers, and make no callback."""
 
 
 class Transport(Protocol):
@@ -150,7 +150,7 @@ class Transport(Protocol):
         """
 
     def unwatch(self) -> None:
-        """Call the callback of `watch` no more. It is no error if there is none."""
+        """Stop calling the callback of `watch`. It is no error if there is no callback."""
 
     def close(self) -> None:
-        """End the connection at once, and call nobody back any more. A second call does nothing."""
+        """End the connection at once, and make no more callbacks. A second call does nothing."""

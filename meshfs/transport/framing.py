@@ -41,7 +41,7 @@ PREFIX_BYTES: Final = _PREFIX.size
 assert PREFIX_BYTES == FRAMING_BYTES, "the prefix fills the room in front of a message"
 #: The length of the shortest message, which is the header of an encrypted message (MS-SMB2 2.2.41).
 _FRAME_MIN_BYTES: Final = 52
-#: The last page stays free, because decrypting in place puts an authentication tag behind the last frame for a while.
+#: The last page stays free, because decrypting in place puts an authentication tag after the last frame for a while.
 _RECEIVE_BYTES: Final = RECEIVE_MEMORY_BYTES - PAGE_BYTES
 #: After a large frame, another large one is likely. Receive little more than its header into the shared buffer, so that
 #: the rest is received into its own memory without a copy.

@@ -121,7 +121,7 @@ async def test_a_device_set_read_only_under_us_says_so(device: Path, engine_name
 
 @pytest.mark.parametrize("engine_name", SMALL_ENGINES)
 async def test_an_io_error_reaches_its_request_alone(device: Path, image: Path, engine_name: str) -> None:
-    """A loop device whose backing file was cut answers EIO behind the cut."""
+    """A loop device whose backing file was cut answers EIO past the cut."""
     async with opened(device, engine_name, "none") as disk:
         os.truncate(image, MIB)
         batch = Batch(disk)

@@ -76,7 +76,7 @@ def assert_good(disks: Path) -> None:
 @pytest.mark.parametrize("cache", ["none", "writeback"])
 @pytest.mark.parametrize("flags", [os.O_DIRECT, 0], ids=["direct", "buffered"])
 def test_a_disk_that_returns_eio(new_cluster: NewCluster, cache: str, flags: int) -> None:
-    """A loop device whose backing file was cut answers EIO behind the cut."""
+    """A loop device whose backing file was cut answers EIO past the cut."""
     cluster = new_cluster()
     backing = cluster.image("backing", 8 * MIB).path
     disks = up(cluster, cluster.loop("bad", backing, cache=cache))

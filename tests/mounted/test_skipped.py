@@ -1,7 +1,7 @@
 """Programs skip holes: every tool that leaves holes on a disk full of old bytes still gives the image's bytes.
 
 A disk is a regular file that keeps its size. Tools therefore seek over the holes of an image, and rely on O_TRUNC or
-ftruncate(2) for the zeros there. The bytes behind the end of the image stay as they were.
+ftruncate(2) for the zeros there. The bytes past the end of the image stay as they were.
 """
 
 import ctypes

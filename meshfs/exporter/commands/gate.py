@@ -1,11 +1,12 @@
-"""Is the gate before every handler. Finds the session of a request, and checks that the request is well protected.
+"""Finds the session of a request and checks the protection of the request, before a handler gets the request.
 
     message -> ConnectionEngine (frame, message id, credits) -> serve -> handler
                                                                |
                                                                +-> refused: with a status, or the end of the connection
 
-This is the only place where that is decided, for every command, for CANCEL, and for the parts of compounds. For each
-command, docs/security/before-a-session.md says what was done before the gate, and how each refusal looks.
+This gate is the only place where the protection is checked, for every command, for CANCEL, and for the parts of
+compounds. For each command, docs/security/before-a-session.md says what was done before the gate, and how each refusal
+looks.
 """
 
 import logging

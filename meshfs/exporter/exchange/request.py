@@ -61,7 +61,7 @@ class Chain(Protocol):
 
 
 class Request:
-    """Is one request. ``session``, ``tree`` and ``open`` are set when they are found, ``answered`` by the reply."""
+    """Represents one request. ``session``, ``tree`` and ``open`` are set when found, ``answered`` by the reply."""
 
     __slots__ = (
         "answered",

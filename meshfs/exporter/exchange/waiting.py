@@ -9,7 +9,7 @@ from meshfs.smb.constants import NtStatus
 
 
 class AsyncCommand:
-    """Is an asynchronous request without an answer yet. Its connection finds it by AsyncId and by message id."""
+    """Represents an asynchronous request without an answer. The connection finds it by AsyncId and by message id."""
 
     __slots__ = ("_abort", "request")
 

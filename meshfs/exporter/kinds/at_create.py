@@ -1,4 +1,4 @@
-"""Has the checks and the answer of CREATE that all kinds of opens share (MS-SMB2 3.3.5.9, 2.2.14)."""
+"""Makes the checks and the answer of CREATE that all kinds of opens share (MS-SMB2 3.3.5.9, 2.2.14)."""
 
 from collections.abc import Callable
 from struct import Struct

@@ -50,7 +50,7 @@ _REPLAY: Final = int(Flags.REPLAY_OPERATION)
 
 
 class Kind(Open):
-    """Is an open that requests can name. The methods refuse, or return the facts of an open without content."""
+    """Represents an open that requests can name. The methods refuse, or return the facts of an open without content."""
 
     __slots__ = ()
 
@@ -133,7 +133,7 @@ class Kind(Open):
     def entries(
         self, request: Request, pattern: NamePattern, after: str | None, newest: int
     ) -> Iterator[tuple[str, FileFacts | None]]:
-        """Yield the files of the directory behind the folded name ``after``, with their folded names, in order.
+        """Yield the directory's files that come after the folded name ``after``, with their folded names, in order.
 
         None stands for a file that is not listed. It is yielded nevertheless, because a look at the file took time.
         """

@@ -17,7 +17,7 @@ from meshfs.exporter.rules.holdings import Resource
 
 
 class PendingCreate(ABC):
-    """Is a CREATE that waits. Meanwhile it is among the ``creates`` of its tree."""
+    """Represents a CREATE that waits. While it waits, it is among the ``creates`` of its tree."""
 
     __slots__ = ("_over", "request")
 

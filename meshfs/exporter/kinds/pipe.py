@@ -18,7 +18,7 @@ _SRVSVC: Final = "srvsvc"
 
 
 class PipeOpen(Kind):
-    """Is a pipe that takes one message, and has the reply ready at once. ``reply_to`` makes the reply."""
+    """Represents a pipe that takes one message, and has the reply ready at once. ``reply_to`` makes the reply."""
 
     __slots__ = ("_output", "_reply_to")
 

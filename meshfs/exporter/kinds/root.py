@@ -24,7 +24,7 @@ _INDEX: Final = 1
 
 
 class RootOpen(Kind):
-    """Is an open of the root. From its beginning to its end, its directory is among ``watchers``."""
+    """Represents an open of the root. From its beginning to its end, its directory is among ``watchers``."""
 
     __slots__ = ("_watchers",)
     directory: DirectoryState

@@ -62,7 +62,7 @@ class Arrival:
     key        names the group that the connection is counted in
     is_known   tells whether the connection comes from an address of the config, or from this machine's own socket
     end        closes the connection. The listener sets this callable
-    gone       tells that the connection is not counted any more
+    gone       tells that the connection is no longer counted
     """
 
     __slots__ = ("address", "end", "gone", "is_known", "key", "stage")

@@ -1,4 +1,4 @@
-"""Has the states of a connection's link as a table. The state says whether the link receives from its transport.
+"""Defines the states of a connection's link as a table. The state says whether the link receives from its transport.
 
                   WAIT                 LACK
        WAITING <--------- READING ---------> STARVED

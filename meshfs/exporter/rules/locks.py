@@ -28,7 +28,7 @@ OFFSET_MAX: Final = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """Is a range of bytes. A range of length 0 stands between two bytes."""
+    """Represents a range of bytes. A range of length 0 stands between two bytes."""
 
     offset: int
     length: int
@@ -52,7 +52,7 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Is one byte-range lock that is held."""
+    """Represents one byte-range lock that is held."""
 
     owner: object
     range: ByteRange
@@ -238,7 +238,7 @@ class LockTable:
 
 
 class LockWaiter:
-    """Is a LOCK that waits until locks are released. ``retry`` tries again, and returns whether the wait is over."""
+    """Represents a LOCK that waits for locks to be released. ``retry`` returns whether the wait is over."""
 
     __slots__ = ("range", "retry")
 

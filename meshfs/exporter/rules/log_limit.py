@@ -2,7 +2,7 @@
 
 
 class LogLimit:
-    """Is a token bucket. Each line takes a token. ``held_back`` counts the lines for which no token was left."""
+    """Limits lines by a token bucket. Each line takes a token. ``held_back`` counts the lines without a token."""
 
     def __init__(self, rate_per_s: float, burst: int) -> None:
         self._rate = rate_per_s

@@ -25,7 +25,7 @@ from meshfs.buffers import Account, BufferPool
 
 
 class MemoryWaiter(Protocol):
-    """Is a connection that is not read from, because its node holds too much memory."""
+    """Stands for a connection that is not read from, because its node holds too much memory."""
 
     @property
     def account(self) -> Account: ...

@@ -30,7 +30,7 @@ class Holder(Protocol):
 
 
 class Oplock:
-    """Is one granted oplock. While the oplock is being broken, the holder has until ``deadline`` to acknowledge."""
+    """Represents one granted oplock. During a break of the oplock, the holder has until ``deadline`` to acknowledge."""
 
     __slots__ = ("_waiters", "breaking", "deadline", "holder", "level")
 

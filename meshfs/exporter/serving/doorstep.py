@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Guest:
-    """Is a connection that was accepted at ``accepted_s``, and that is served in the turns of ``newcomers``.
+    """Represents a connection that was accepted at ``accepted_s``, and that is served in the turns of ``newcomers``.
 
     ``on_turn`` begins to serve the connection. The doorstep sets this callable.
     """

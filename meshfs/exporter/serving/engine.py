@@ -32,11 +32,11 @@ _CREDITS_MAX: Final = limits.CREDITS_MAX
 
 
 class ConnectionEngine:
-    """Is the engine of one connection.
+    """Handles the frames of one connection.
 
     held             the frames that wait until others are answered (``is_full``), or for the next turn. While frames
                      are held, the link receives nothing. The link calls ``go_on`` when the frames may go on
-    until_s          the end of the turn by the processor's clock. When it has passed, the frames behind the message
+    until_s          the end of the turn by the processor's clock. When it has passed, the frames after the message
                      under way are held
     on_class_change  is called when the class of a request differs from that of the request before. Its argument says
                      whether the new class is system, and it returns whether the request has to be held

@@ -7,7 +7,7 @@ from meshfs.smb.states import SESSION, SessionState, SmbEvent, next_state
 
 
 class Bind:
-    """Is a bind that is under way. The bind runs the states of a login, although its session has logged in already."""
+    """Represents a bind in progress. The bind runs the states of a login, although its session is logged in already."""
 
     __slots__ = ("login", "preauth", "state")
 

@@ -23,9 +23,10 @@ class Cause(Protocol):
 
 
 class PeerDiskRequest(DiskRequest):
-    """Is a request to a disk for ``request``. Its maker sets ``request`` right after the construction.
+    """Represents a request to a disk. ``request`` is the request of a peer that caused this one.
 
-    A constructor that takes ``request`` would be one more call per READ and WRITE.
+    The code that makes this object sets ``request`` right after the construction. A constructor that takes ``request``
+    would be one more call per READ and WRITE.
     """
 
     __slots__ = ("request",)

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class Exporter:
-    """Is one node's exporter. `take_accounts`, `take_security` and `take_config` change it while it runs."""
+    """Represents one node's exporter. `take_accounts`, `take_security` and `take_config` change it at run time."""
 
     def __init__(
         self,

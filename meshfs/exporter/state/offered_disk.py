@@ -51,7 +51,7 @@ class CreateOfDisk(Protocol):
 
 
 class OfferedDisk(Lockable):
-    """Is one disk on offer. ``allow`` returns the access that the config gives to a node."""
+    """Represents one disk on offer. ``allow`` returns the access that the config gives to a node."""
 
     __slots__ = (
         "_closing",

@@ -60,7 +60,7 @@ class HoldsMemory(Protocol):
 
 
 class Peer:
-    """Is the other end of one connection.
+    """Represents the other end of one connection.
 
     flush       sends ``out``. The outlet of the connection sets this callable
     on_stage    is called when the connection comes closer to a login, and when its last session has ended

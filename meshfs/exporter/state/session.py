@@ -54,7 +54,7 @@ class BoundConnection(Protocol):
 
 
 class Session:
-    """Is one login of one node."""
+    """Represents one login of one node."""
 
     __slots__ = (
         "bind_security",

@@ -14,7 +14,7 @@ class CreateOfTree(Protocol):
 
 
 class Tree:
-    """Is a connected share. ``io_class`` is None if the share has no disks.
+    """Represents a connected share. ``io_class`` is None if the share has no disks.
 
     opens     the opens in the share. An open that is closing stays until nothing of it is at a disk
     creates   the CREATE requests that wait for something

@@ -81,7 +81,7 @@ class Handle:
     def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> Coroutine[Any, Any, int]:
         """Write ``data``, and return the count written, which is smaller than asked only at the disk's end.
 
-        Raises OSError: ENOSPC behind the disk's end, ETIMEDOUT when the bound has passed.
+        Raises OSError ENOSPC past the disk's end, and ETIMEDOUT when the bound has passed.
         """
         return self._transfer(offset, len(data), data, write_through)
 

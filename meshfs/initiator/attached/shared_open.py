@@ -1,7 +1,7 @@
-"""Has the SMB open that all handles of one disk and class share, and the task that keeps the open.
+"""Keeps the SMB open that all handles of one disk and class share.
 
-`SharedOpen._keep` makes the open, makes it again after a lost session, and closes it. A call that finds no open waits
-for it until its own deadline (attempts.py). ``_next_step`` says what the task does next:
+The task `SharedOpen._keep` makes the open, makes it again after a lost session, and closes it. A call that finds no open
+waits for the open until its own deadline (attempts.py). ``_next_step`` says what the task does next:
 
     open?   session up   fenced   used   step
     yes     no           any      any    FORGET  the exporter has closed it with the session

@@ -42,7 +42,7 @@ CLOSED: Final = "closed"
 
 
 class Channel:
-    """Is one channel. Call ``run`` in a nursery, then log in or bind (session/login.py, session/bind.py)."""
+    """Represents one channel. Call ``run`` in a nursery, then log in or bind (session/login.py, session/bind.py)."""
 
     def __init__(
         self,

@@ -165,7 +165,7 @@ class RemoteExporter:
         """Return when the session, or a channel of it, begins or ends."""
         await self._session_changed.wait()
 
-    # --- its disks -----------------------------------------------------------------------
+    # --- the disks of the exporter -------------------------------------------------------
 
     def take_disks(self, disks: tuple[DiskInfo, ...]) -> None:
         """Take the list of disks that the exporter advertises now."""

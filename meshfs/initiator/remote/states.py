@@ -1,4 +1,4 @@
-"""Has the states of an exporter, and of one path to it, as tables of the events that are allowed in each state.
+"""Defines the states of an exporter, and of one path to it, as tables of the events that are allowed in each state.
 
 Theory. An exporter is CONNECTED exactly while there is a session, which is one login and at least one channel. A
 path is CONNECTED while its own channel belongs to that session. So there are two machines. The first of several paths

@@ -130,7 +130,7 @@ class InitiatorSession:
             logger.warning("the exporter does not answer the close of an open that came late; it may stay open there")
 
     def ended_by(self, status: int) -> None:
-        """End the session after an answer whose ``status`` says that the exporter serves it no more.
+        """End the session after an answer whose ``status`` says that the exporter no longer serves the session.
 
         An expired session could be re-authenticated (MS-SMB2 3.2.5.1.6). A new login does as well, and the initiator
         needs it anyway for a session that the exporter has ended.

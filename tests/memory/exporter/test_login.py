@@ -260,7 +260,7 @@ def test_a_login_cannot_end_a_session_of_another_user():
 
 @pytest.mark.parametrize("passwords", [{"n2": "another password", "n3": PASSWORDS["n3"]}, {"n3": PASSWORDS["n3"]}])
 def test_a_node_whose_key_changed_loses_its_sessions_and_no_other_node_does(passwords):
-    """Otherwise a stolen key would be valid as long as the thief stays connected."""
+    """If the sessions stayed, a stolen key would be valid as long as the thief stays connected."""
     client = RawInitiator(exporter()).log_in("n2")
     other = RawInitiator(client.exporter).log_in("n3")
     client.exporter.take_accounts(Accounts(PASSWORDS))
@@ -272,7 +272,7 @@ def test_a_node_whose_key_changed_loses_its_sessions_and_no_other_node_does(pass
 
 @pytest.mark.parametrize("passwords", [{"n3": PASSWORDS["n3"]}, {**PASSWORDS, "n2": "another"}])
 def test_a_login_that_is_under_way_when_its_key_is_taken_away_is_refused(passwords):
-    """Otherwise a thief with a login in progress could still use a stolen key."""
+    """If the login succeeded, a thief who has begun a login could still use a stolen key."""
 
     class Reloaded(RawInitiator):
         """A client whose exporter gets other accounts between the first and the last message of each login."""

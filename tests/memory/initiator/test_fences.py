@@ -102,7 +102,7 @@ async def test_a_fence_holds_the_writes_of_the_other_class(tmp_path: Path) -> No
 
 
 async def test_a_write_given_up_while_the_other_class_is_fenced_is_fenced(tmp_path: Path) -> None:
-    """Otherwise the write could land over a newer one as soon as the fence of the other class has gone."""
+    """Without its own fence, the write could land over a newer one after the end of the other class's fence."""
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
         app = await pair.port.open(IoClass.APP, writable=True)
         system = await pair.port.open(IoClass.SYSTEM, writable=True)
@@ -114,7 +114,7 @@ async def test_a_write_given_up_while_the_other_class_is_fenced_is_fenced(tmp_pa
             await trio.sleep(0.5)
             nursery.start_soon(errno_of, system.write(0, b"old!"))
             await until(lambda: disk.stalled == 2)
-        # Both writes were given up, the second one behind the fence of the first. Only the first one ends here.
+        # Both writes were given up, the second one during the fence of the first. Only the first one ends here.
         disk.release(lambda request: request.offset == 8192)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(app.write, 0, b"newer")

@@ -135,7 +135,7 @@ async def test_a_query_of_the_disks_when_the_session_ends_does_no_harm(tmp_path:
             await trio.sleep(0.05)
 
 
-# --- its end ---------------------------------------------------------------------------------
+# --- the end of the session ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [NtStatus.NETWORK_SESSION_EXPIRED, NtStatus.NETWORK_NAME_DELETED])

@@ -94,7 +94,7 @@ def test_a_forked_process_records_for_itself(folder: Path) -> None:
 
 
 def test_threads_record_beside_each_other(folder: Path) -> None:
-    """Two threads that wrote at one place would leave a hole, and the records behind the hole would not be read."""
+    """Two threads that wrote at one place would leave a hole, and the records after the hole would not be read."""
     threads, messages = 4, 20_000
     recorder = nonces.Recorder(folder)
 

@@ -202,7 +202,7 @@ async def test_another_image_under_the_path_is_not_taken(bench: Bench, image: Pa
 async def test_the_end_of_an_image_that_shrank_stays_when_a_later_look_fails(
     bench: Bench, image: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """Otherwise a write would extend the image again, with zeros in place of its data."""
+    """If the old end were restored, a write would extend the image again, with zeros in place of its data."""
     os.truncate(image, SIZE_BYTES // 2)
     await bench.keeper.look()
     assert bench.disk.end_bytes == SIZE_BYTES // 2

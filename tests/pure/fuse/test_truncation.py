@@ -20,7 +20,7 @@ OLD = 0xAA
 
 
 class Overlay:
-    """The model: the file of a truncated opener, and the disk, which shows behind the file's end."""
+    """The model: the file of a truncated opener, and the disk, whose data shows past the file's end."""
 
     def __init__(self) -> None:
         self.file: bytearray | None = None
@@ -30,7 +30,7 @@ class Overlay:
         if self.file is None:
             self.file = bytearray(self.disk[:size])
         elif size < len(self.file):
-            # The bytes behind the end stay as they are on the disk.
+            # The bytes past the end stay as they are on the disk.
             self.disk[: len(self.file)] = self.file
             del self.file[size:]
         else:

@@ -119,7 +119,7 @@ def test_what_an_open_needs_a_right_for() -> None:
         ("disk0", "DISK0"),
         ("a-b_c.img", "A-B_C.IMG"),
         ("12345678.123", "12345678.123"),
-        # The names are too long, have two dots, or have nothing behind the dot.
+        # The names are too long, have two dots, or have nothing after the dot.
         ("disk00000", "DIB445~1"),
         ("disk0.image", "DI949C~1"),
         ("a.b.c", "ABCF8E~1"),

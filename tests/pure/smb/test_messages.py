@@ -206,7 +206,7 @@ NAME_OFFSET, NAME_LENGTH, DATA_OFFSET, DATA_LENGTH = 4, 6, 10, 12
 
 @pytest.mark.parametrize("following", [1, 8, 15, 49, 56, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_next_of_a_create_context(following: int) -> None:
-    """The offset may point neither into the context's own head nor behind the chain of 24 and 20 bytes."""
+    """The offset may point neither into the context's own head nor past the chain of 24 and 20 bytes."""
     chain = bytearray(m.pack_create_contexts(((b"MxAc", b""), (b"QFid", b""))))
     assert len(chain) == 24 + 20
     struct.pack_into("<I", chain, 0, following)

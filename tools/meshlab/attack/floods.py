@@ -34,7 +34,7 @@ Begin = Callable[[Attack, Client, random.Random], Requests]
 
 _pack_header: Final = HEADER.pack
 _RECEIVE_BYTES: Final = 256 * limits.KIB
-#: ProtocolId, Status and Credits of a reply, behind the length prefix of its frame.
+#: ProtocolId, Status and Credits of a reply, after the length prefix of its frame.
 _HEAD: Final = struct.Struct("<4x4s4xI2xH48x")
 _PROTOCOL: Final = b"\xfeSMB"
 _SIGNED: Final = int(Flags.SIGNED)

@@ -2,7 +2,7 @@
 
 The relay listens at ``--source`` (an address of this machine) and the exporter's own port. The honest session has a
 config that gives the relay's address as the exporter's. On each connection and in each direction, the relay flips one
-bit of one of the first `count` frames after the login. The bit is anywhere behind the length prefix: in a header, a
+bit of one of the first `count` frames after the login. The bit is anywhere after the length prefix: in a header, a
 signature or data. The relay prints `flipped` each time.
 """
 

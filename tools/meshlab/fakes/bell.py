@@ -32,7 +32,7 @@ class Bell:
         self.look()
 
     def clear(self) -> None:
-        """Call nobody any more."""
+        """Forget the callback, so that it is not called."""
         self._callback = None
 
     def look(self) -> None:

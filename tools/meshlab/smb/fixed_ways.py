@@ -15,7 +15,7 @@ from meshfs.initiator.session.address import Remote
 from meshfs.linux.interfaces import Interface
 from meshfs.transport.base import Transport
 
-#: Connects. Raises OSError when it cannot.
+#: Connects. Raises OSError if that fails.
 Dialer = Callable[[], Awaitable[Transport]]
 
 

@@ -40,7 +40,7 @@ def create(request: Request, body: CreateRequest) -> None:
 
 
 class _Pending(PendingCreate):
-    """Is a CREATE that is tried again when the I/O that earlier sessions left at the disk has ended."""
+    """Represents a CREATE that is tried again when the I/O that earlier sessions left at the disk has ended."""
 
     __slots__ = ("_body", "_disk", "_left")
 

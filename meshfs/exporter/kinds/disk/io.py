@@ -114,7 +114,7 @@ class DiskIo(Kind):
                 self.cancel(request)
 
     def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
-        """Queue the READ at the disk. The part behind the disk's end is left out."""
+        """Queue the READ at the disk. The part past the disk's end is left out."""
         if not self.readable:
             raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to read")
         disk = self.disk
@@ -141,7 +141,7 @@ class DiskIo(Kind):
         exporter.touch(disk.runner)
 
     def write(self, request: Request, offset: int, start: int, length: int, flags: int) -> None:
-        """Queue the WRITE at the disk. Refuse a WRITE that ends behind the disk's end, because disks do not grow."""
+        """Queue the WRITE at the disk. Refuse a WRITE that ends past the disk's end, because disks do not grow."""
         if not self.writable:
             raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to write")
         disk = self.disk
@@ -187,10 +187,10 @@ class DiskIo(Kind):
 
 
 class IoRequest(PeerDiskRequest):
-    """Is a request to a disk for ``request``, which names the open ``opened``.
+    """Represents a request to a disk. ``request`` is the SMB request that caused this one, and ``opened`` is its open.
 
-    The maker of the object sets both attributes right after the construction. A constructor that takes them would be
-    one more call per READ and WRITE.
+    The code that makes this object sets both attributes right after the construction. A constructor that takes them
+    would be one more call per READ and WRITE.
     """
 
     __slots__ = ("opened",)

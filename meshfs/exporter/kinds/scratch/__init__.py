@@ -1,1 +1,1 @@
-"""Has the opens of scratch files and directories. `meshfs.exporter.rules.scratch` has the files themselves."""
+"""Defines the opens of scratch files and directories. `meshfs.exporter.rules.scratch` has the files themselves."""

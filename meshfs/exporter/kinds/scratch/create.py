@@ -57,7 +57,7 @@ def _open(request: Request, body: CreateRequest, volume: ScratchVolume, created:
 
 
 class _Pending(PendingCreate):
-    """Is a CREATE that is tried again when the oplock in its way has ended."""
+    """Represents a CREATE that is tried again when the oplock in its way has ended."""
 
     __slots__ = ("_body", "_oplock", "_volume")
 

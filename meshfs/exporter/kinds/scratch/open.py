@@ -1,4 +1,4 @@
-"""Has the open of a scratch file or directory, and its answers to requests.
+"""Defines the open of a scratch file or directory, and its answers to requests.
 
 Everything is in memory, so every request is answered at once (MS-SMB2 3.3.5.11 to 3.3.5.13, 3.3.5.21; MS-FSA 2.1.5.3,
 2.1.5.4, 2.1.5.15).
@@ -43,10 +43,10 @@ _OFFSET_MAX: Final = (1 << 63) - 1
 
 
 class ScratchOpen(Kind):
-    """Is an open of a scratch file or directory. ``directory`` is None for a file.
+    """Represents an open of a scratch file or directory. ``directory`` is None for a file.
 
     delete_on_close   tells whether the file is deleted when this open ends
-    position          the offset behind the last byte that was read or written
+    position          the offset after the last byte that was read or written
     keeps_times       tells whether a write of this open leaves the file's times as they are (MS-FSCC 2.4.7)
     """
 
@@ -260,7 +260,7 @@ class ScratchOpen(Kind):
         for waiting in list(self.waits):
             waiting.end(NtStatus.DELETE_PENDING)
 
-    # --- its oplock --------------------------------------------------------------------
+    # --- the oplock of the open --------------------------------------------------------
 
     def grant_oplock(self, level: int) -> None:
         """Let the initiator cache the file, because this is its only open."""

@@ -34,7 +34,7 @@ class OpenOfFile(Protocol):
 
 
 class ScratchFile(Lockable):
-    """Is a file or a directory. The ``children`` of a directory are found by their folded names.
+    """Represents a file or a directory. The ``children`` of a directory are found by their folded names.
 
     opens_below   the number of opens of files below a directory, at any depth
     height        the number of levels of directories in a directory, or 0 if it has no directories
@@ -128,7 +128,7 @@ class ScratchFile(Lockable):
         return found or self._shorts.get(name.upper())
 
     def children_after(self, folded_name: str | None) -> Iterator[tuple[str, Self]]:
-        """Yield the files behind a folded name in the order of listings. The name itself need not exist any more."""
+        """Yield the files after a folded name in the order of listings. A file of that name need not exist."""
         children = self.children
         if children is None:
             return
