@@ -35,7 +35,7 @@ class StreamOutQueue:
         self._parts: list[Memory] = []
         #: The buffer that each part lies in, or None.
         self._buffers: list[Buffer | None] = []
-        #: Set if a part may lie in memory that is lent only until the next `send` has returned.
+        #: Tells whether a part may lie in memory that is lent only until the next `send` has returned.
         self._lends = False
         self._on_room: Callable[[], None] | None = None
 

@@ -33,7 +33,7 @@ async def pair_of(
     policy: Policy | None = None,
     more: tuple[Dialer, ...] = (),
 ) -> AsyncIterator[Pair]:
-    """Make a pair whose session has so many channels.
+    """Make a pair whose session has ``channels`` channels.
 
     ``more`` paths come beside those that work. They are dialled after the first login.
     """
@@ -56,7 +56,7 @@ async def pair_of(
 
 
 async def bound(pair: Pair, channels: int, *, without: Channel | None = None) -> None:
-    """Wait until the session has so many channels, and ``without``, a lost one, is none of them."""
+    """Wait until the session has ``channels`` channels, and the lost channel ``without`` is not among them."""
     await until(lambda: len(pair.session.channels) >= channels and without not in pair.session.channels)
 
 

@@ -63,7 +63,7 @@ class Answer:
     source: str
     fields: Fields
     error: str = ""
-    #: The code of the problem that `error` is; empty without an error.
+    #: The code of the problem that `error` describes. It is empty if there is no error.
     code: str = ""
 
     def read(self, kind: type[R]) -> R:

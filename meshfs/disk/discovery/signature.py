@@ -52,7 +52,7 @@ _AMBIVALENT: Final = 8
 
 
 def read_signature(device: Path) -> dict[str, str]:
-    """Return blkid's low-level properties of a device, such as TYPE and USAGE; empty if it recognises nothing.
+    """Return blkid's low-level properties of a device, such as TYPE and USAGE. If blkid recognises nothing, return {}.
 
     Blocks for at most BLKID_TIMEOUT_S, unless blkid waits in the kernel for the device. Then nothing can end blkid, and
     this call blocks as long. Raises DiskUnavailable if blkid is missing, fails or does not end in time, because then

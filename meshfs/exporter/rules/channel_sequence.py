@@ -30,15 +30,15 @@ def is_newer_or_equal(sequence: int, than: int) -> bool:
 
 
 class Requested(Protocol):
-    """Stands for an open, as far as the requests that name it are concerned."""
+    """Declares what `EarlierRequests` needs of an open."""
 
     channel_sequence: int
 
     def outstanding(self) -> Iterator[tuple[object, int]]:
-        """Return the requests that were not answered yet. Each is an object that stands for it, and its sequence."""
+        """Return an object that stands for each request without an answer, and the sequence of the request."""
 
     def is_outstanding(self, each: object) -> bool:
-        """Return whether the request that ``each`` stands for was not answered meanwhile."""
+        """Return whether the request that ``each`` stands for still has no answer."""
 
 
 class EarlierRequests:
@@ -75,7 +75,7 @@ class EarlierRequests:
 
 
 class Sequenced(Requested, Protocol):
-    """Stands for an open, as far as its sequence is concerned."""
+    """Declares what the rules of this module need of an open."""
 
     earlier: EarlierRequests
 

@@ -1,4 +1,4 @@
-"""Joins a request to a disk with the request of a peer, as far as the exporter's state knows the two."""
+"""Connects a request to a disk with the request of a peer that caused it."""
 
 from typing import Protocol
 

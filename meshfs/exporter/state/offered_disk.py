@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class OpenOfDisk(Protocol):
-    """Stands for an open, as far as its disk knows it, for example `meshfs.exporter.kinds.disk.open.DiskOpen`."""
+    """Declares what a disk needs of an open. `meshfs.exporter.kinds.disk.open.DiskOpen` implements it."""
 
     access: int
     closing: bool

@@ -29,7 +29,7 @@ O_contra = TypeVar("O_contra", contravariant=True)
 
 
 class OwningSession(Protocol[O_contra]):
-    """Stands for the session of an open, as far as the open knows the session.
+    """Declares what an open needs of its session.
 
     user       the node that is logged in
     holdings   what the node holds at this exporter

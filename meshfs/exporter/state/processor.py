@@ -37,7 +37,7 @@ _SMALL_MAX_BYTES: Final = limits.REPLY_SMALL_MAX_BYTES
 
 
 class Loop(Protocol):
-    """Stands for the reactor, as far as the processor knows it."""
+    """Declares what the processor needs of the reactor."""
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` at the end of the round, or of the next one."""

@@ -29,7 +29,7 @@ SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, S
 
 
 class BoundConnection(Protocol):
-    """Stands for a connection, as far as a session knows it, for example `meshfs.exporter.state.peer.Peer`.
+    """Declares what a session needs of a connection. `meshfs.exporter.state.peer.Peer` implements it.
 
     remote       names the other end in logs and in the status
     connection   has what the two ends negotiated, and the keys of the sessions on it

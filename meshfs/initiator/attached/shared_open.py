@@ -1,7 +1,7 @@
 """Keeps the SMB open that all handles of one disk and class share.
 
-The task `SharedOpen._keep` makes the open, makes it again after a lost session, and closes it. A call that finds no open
-waits for the open until its own deadline (attempts.py). ``_next_step`` says what the task does next:
+The task `SharedOpen._keep` makes the open, makes it again after a lost session, and closes it. A call that finds no
+open waits for the open until its own deadline (attempts.py). ``_next_step`` says what the task does next:
 
     open?   session up   fenced   used   step
     yes     no           any      any    FORGET  the exporter has closed it with the session
@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 
 class PortOfOpens(Protocol):
-    """Stands for the port of the disk, as far as an open of the disk uses the port."""
+    """Declares what an open needs of the port of its disk."""
 
     exporter: RemoteExporter
     info: DiskInfo

@@ -1,4 +1,4 @@
-"""Limits of what a node may have at an exporter in all its sessions together; all of it is given back at the end."""
+"""An exporter limits what a node has in all its sessions together. The node gives all of it back at the end."""
 
 import pytest
 

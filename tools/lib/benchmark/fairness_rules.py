@@ -120,7 +120,7 @@ def weight_error(got: Mapping[Flow, float], weights: Mapping[Flow, float]) -> fl
 
 
 def _ratios(got: Mapping[Flow, float], weights: Mapping[Flow, float]) -> list[float]:
-    """Return the ratio of served to entitled amount for each flow in `weights`; 0 if no flow was served."""
+    """Return the ratio of served to entitled amount for each flow in `weights`, or 0 if no flow was served."""
     total, total_weight = sum(got.get(flow, 0.0) for flow in weights), sum(weights.values())
     if not total:
         return [0.0 for _ in weights]

@@ -84,7 +84,7 @@ def failures(statuses: Mapping[str, int]) -> set[str]:
 
 
 def guest_words(rest: Sequence[str]) -> list[str] | None:
-    """Return the arguments of pytest in the guest, from those of pytest here; None if they name only other tests."""
+    """Return pytest's arguments for the guest, from those given here, or None if they name only other tests."""
     places = [word for word in rest if word.partition("::")[0].rstrip("/").startswith("tests")]
     for_guest = [word for word in places if word.startswith(GUEST_TESTS)]
     everything = [word for word in places if word.rstrip("/") == "tests"]

@@ -65,7 +65,7 @@ class Honest:
         self._unknown: set[int] = set()
         self.latencies_s: list[float] = []
         self._told = False
-        #: When the call in progress began; None between two calls.
+        #: The time at which the call in progress began, or None if no call is in progress.
         self._called_s: float | None = None
         self.errors: Counter[str] = Counter()
         self.wrong = 0

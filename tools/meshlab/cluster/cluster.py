@@ -69,7 +69,7 @@ class LocalNode:
     settings: dict[str, Setting] = field(default_factory=dict)
     #: The host that runs the node's processes. None stands for this machine.
     host: Host | None = None
-    #: Lines of the config for the node's [node.disks]; empty if its disks are not discovered.
+    #: The lines of the node's [node.disks] in the config. The text is empty if its disks are not discovered.
     discovery: str = ""
 
     @property

@@ -263,7 +263,7 @@ class Nic:
         self._dropping = False
 
     def limit(self, rate: Rate) -> None:
-        """Limit sending and receiving of the host to the rate each; None removes the limit."""
+        """Limit sending to the rate, and receiving as well. If the rate is None, remove the limits."""
         for namespace, device in ((self.host.namespace, self.name), (self._switches, self.port)):
             if rate is None:
                 if "tbf" in _tc(namespace, f"qdisc show dev {device} root"):

@@ -31,9 +31,9 @@ class Wire:
         #: The fragments in transit, each with how many bytes of its message follow it.
         self.fragments: deque[tuple[bytes, int]] = deque()
         self.credits = credits
-        #: Set when the sending end is closed.
+        #: Tells whether the sending end is closed.
         self.ended = False
-        #: Set when the receiving end is closed.
+        #: Tells whether the receiving end is closed.
         self.gone = False
         self.on_fragment: Callable[[], None] = _nobody
         self.on_credit: Callable[[], None] = _nobody

@@ -28,9 +28,9 @@ class Pipe:
     def __init__(self, capacity_bytes: int) -> None:
         self.data = bytearray()
         self.capacity_bytes = capacity_bytes
-        #: Set when the sending end is closed: the end of the stream follows the bytes.
+        #: Tells whether the sending end is closed. Then the end of the stream follows the bytes.
         self.ended = False
-        #: Set when the receiving end is closed: the pipe takes no more bytes.
+        #: Tells whether the receiving end is closed. Then the pipe accepts no more bytes.
         self.gone = False
         #: ``on_data`` is called when bytes or the end have arrived. ``on_room`` is called when there is room again, or
         #: when the receiving end is closed.

@@ -174,7 +174,7 @@ class _Direction:
         self._reset = False
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
-        #: Set when the end of the stream is to follow the outbox.
+        #: Tells whether the end of the stream follows the outbox.
         self._closing = False
         self._stir = Stir()
 

@@ -26,7 +26,7 @@ def fill(queue: OutQueue) -> int:
 
 
 async def receive(transport: Transport, count: int, most_bytes: int = 8 * MIB) -> list[bytes]:
-    """Receive so many messages, and return copies of them."""
+    """Receive ``count`` messages, and return copies of them."""
     pool = BufferPool()
     inlet = transport.inlet(pool, PAYLOAD_OFFSET, most_bytes)
     got: list[bytes] = []

@@ -18,7 +18,7 @@ from meshfs.smb.messages import FileTimes
 
 
 class OpenOfFile(Protocol):
-    """Stands for an open, as far as its file knows it, for example `meshfs.exporter.kinds.scratch.open.ScratchOpen`."""
+    """Declares what a file needs of an open. `meshfs.exporter.kinds.scratch.open.ScratchOpen` implements it."""
 
     access: int
     share_access: int
