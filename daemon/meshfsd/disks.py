@@ -1,4 +1,4 @@
-"""The configured disks of a node, each with its keeper, and their offers at the exporter.
+"""Serve the configured disks of a node. Each disk has a keeper, and is offered at the exporter.
 
 `check` finds mistakes in a config before any part of it is in force. `apply` then serves exactly the config's disks. A
 start and a reload both do this. A fault of one disk does not affect the others: a disk that cannot be claimed is

@@ -1,4 +1,4 @@
-"""Open files: the methods of a disk's port and handle that a mount uses, and the state of each open.
+"""Keep the state of each open file, and declare the methods of a disk's port and handle that a mount uses.
 
 The answer to OPEN gives the open file a number. READ, WRITE, FSYNC and RELEASE name the file by this number. No number
 is used twice, so a late request cannot reach a later open.

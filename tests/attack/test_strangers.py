@@ -1,4 +1,4 @@
-"""An attacker without a password can neither log in nor prevent the nodes from logging in."""
+"""An attacker without a password can neither log in nor, from another address, prevent a node from logging in."""
 
 from typing import Any
 

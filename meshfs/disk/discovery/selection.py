@@ -12,7 +12,7 @@ The rules apply in this order. The first rule that refuses a disk gives the reas
     no id           nothing could distinguish the disk from another one
     name taken      a listed disk has the id as its name
     same id         another disk that passed the rules above, or a listed disk, has the same id
-    unknown         the use of the disk could not be found out, because the disk failed or did not answer
+    unknown         the use of the disk could not be found out, because the disk or blkid failed or did not answer
     used            the disk is mounted, swap space, held by another device, or opened exclusively
     a member        the signature says that the disk belongs to an array, a pool or a volume group
 

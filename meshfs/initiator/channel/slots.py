@@ -1,4 +1,4 @@
-"""Slots: one request each, from its start to its reply, with the caller that waits and what the reply may be.
+"""A slot keeps one request from its start to its reply, with the caller that waits and the replies that are valid.
 
 A slot ends with its reply or with the channel, and never earlier. A call that is cancelled, or whose deadline passes,
 leaves its slot behind without a waiter, so that the late reply is recognised. If a late reply may bring something that

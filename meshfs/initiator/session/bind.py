@@ -1,4 +1,4 @@
-"""From a connected transport to one more channel of a session (MS-SMB2 3.2.4.2.3.2, 3.2.5.3.3).
+"""Make a connected transport one more channel of a session (MS-SMB2 3.2.4.2.3.2, 3.2.5.3.3).
 
 A bind succeeds, or raises one of these errors, whose names say what the session does next:
 

@@ -1,4 +1,4 @@
-"""From a connected transport to a new session: NEGOTIATE, then SESSION_SETUP on its first channel."""
+"""Make a new session over a connected transport, by NEGOTIATE and then SESSION_SETUP on its first channel."""
 
 from meshfs import limits
 from meshfs.errors import AuthenticationError
