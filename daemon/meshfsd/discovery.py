@@ -25,10 +25,10 @@ import trio
 from meshfs import limits
 from meshfs.cluster.config_discovery import DiscoveryConfig
 from meshfs.cluster.config_nodes import DiskConfig
-from meshfs.disk.discovery.block_device import BlockDevice, read_block_devices, text
+from meshfs.disk.discovery.block_device import BlockDevice, read_block_devices
 from meshfs.disk.discovery.examine import examine
 from meshfs.disk.discovery.selection import DiskVerdict, Examined, Refusal, candidates, judge
-from meshfs.disk.discovery.sysfs import device_folder, whole_disk
+from meshfs.disk.discovery.sysfs import device_folder, read_text, whole_disk
 from meshfs.errors import TookTooLong
 from meshfs.loop.bounded import Bounded
 from meshfsd.remembered import is_remembered
@@ -186,7 +186,7 @@ def _devices(config: DiscoveryConfig, claimed: Mapping[str, ClaimedDevice]) -> l
 
 
 def _is(device: BlockDevice, claimed: ClaimedDevice) -> bool:
-    return str(device.path) == claimed.path and text(device.place, "diskseq") == claimed.sequence
+    return str(device.path) == claimed.path and read_text(device.place, "diskseq") == claimed.sequence
 
 
 def _examine(device: BlockDevice, state_folder: Path) -> DiskVerdict:
@@ -205,7 +205,7 @@ def _number(path: Path) -> str:
         return ""
     if not stat.S_ISBLK(status.st_mode):
         return ""
-    number = text(whole_disk(device_folder(status.st_rdev)), "dev")
+    number = read_text(whole_disk(device_folder(status.st_rdev)), "dev")
     return number or f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
 
 

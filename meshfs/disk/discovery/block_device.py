@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from meshfs.disk.discovery.identity import identify
-from meshfs.disk.discovery.sysfs import raise_shortage, read_bytes
+from meshfs.disk.discovery.sysfs import raise_shortage, read_text, serial_of
 from meshfs.disk.discovery.udev_database import UdevRecord, is_pending, read_record
 
 _SECTOR_BYTES: Final = 512
@@ -106,16 +106,16 @@ def read_block_devices(
 
 
 def _read(folder: Path, run_root: Path, dev_root: Path) -> BlockDevice | None:
-    number = text(folder, "dev")
-    size = text(folder, "size")
-    if not re.fullmatch(r"[0-9]+:[0-9]+", number) or not size.isdecimal() or text(folder, "hidden") == "1":
+    number = read_text(folder, "dev")
+    size = read_text(folder, "size")
+    if not re.fullmatch(r"[0-9]+:[0-9]+", number) or not size.isdecimal() or read_text(folder, "hidden") == "1":
         return None
     major, minor = map(int, number.split(":"))
     is_pending_now = is_pending(os.makedev(major, minor), run_root)
     record = read_record(os.makedev(major, minor), run_root)
     place, path = folder.resolve(), dev_root / folder.name.replace("!", "/")
     bus = bus_of(folder.name, str(place), record)
-    model = text(folder, "device/model") or text(folder, "device/name")
+    model = read_text(folder, "device/model") or read_text(folder, "device/name")
     serial = serial_of(folder)
     return BlockDevice(
         name=folder.name,
@@ -126,9 +126,9 @@ def _read(folder: Path, run_root: Path, dev_root: Path) -> BlockDevice | None:
         model=model,
         serial=serial or record.properties.get("ID_SERIAL_SHORT", ""),
         id=stable_id(record.names_in("disk/by-id"), names_from_sysfs(folder, bus, model, serial)),
-        rotational=text(folder, "queue/rotational") == "1",
-        removable=text(folder, "removable") == "1",
-        read_only=text(folder, "ro") == "1",
+        rotational=read_text(folder, "queue/rotational") == "1",
+        removable=read_text(folder, "removable") == "1",
+        read_only=read_text(folder, "ro") == "1",
         place=place,
         is_pending=is_pending_now,
     )
@@ -187,7 +187,7 @@ def stable_id(links: Iterable[str], made: Iterable[str]) -> str:
 def names_from_sysfs(folder: Path, bus: str, model: str, serial: str) -> list[str]:
     """Return the names that udev would give to a disk, from the attributes of its folder in sysfs."""
     names = []
-    wwid = text(folder, "wwid") or text(folder, "device/wwid")
+    wwid = read_text(folder, "wwid") or read_text(folder, "device/wwid")
     kind, _, value = wwid.partition(".")
     if bus == "nvme":
         if kind in ("eui", "uuid"):
@@ -206,28 +206,3 @@ def names_from_sysfs(folder: Path, bus: str, model: str, serial: str) -> list[st
 def link_name(raw: str) -> str:
     """Return ``raw`` as udev would put it into the name of a link: blanks become one "_", and so does all else."""
     return _UNSAFE.sub("_", re.sub(r"\s+", "_", raw.strip()))
-
-
-def serial_of(folder: Path) -> str:
-    """Return the serial number of a whole disk, or "" if it has none.
-
-    NVMe, SCSI and MMC disks have the number in the folder "device", and virtio disks in the disk's own folder. SCSI
-    disks have it in VPD page 0x80, too.
-    """
-    found = text(folder, "device/serial") or text(folder, "serial")
-    if found:
-        return found
-    page = read_bytes(folder / "device/vpd_pg80")
-    # Page header: peripheral, page code, length (2 bytes, big-endian), then the serial (SPC-4 7.8.15).
-    return printable(page[4 : 4 + int.from_bytes(page[2:4], "big")]) if len(page) >= 4 else ""
-
-
-def text(folder: Path, name: str) -> str:
-    """Return an attribute of sysfs as text, or "" if the device does not have it."""
-    return printable(read_bytes(folder / name))
-
-
-def printable(data: bytes) -> str:
-    """Return the printable characters of an ASCII text, without the blanks, zeros and line ends around it."""
-    decoded = data.decode("ascii", errors="replace").strip("\0 \n\t")
-    return "".join(character for character in decoded if character.isprintable())

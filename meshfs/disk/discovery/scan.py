@@ -13,7 +13,7 @@ from typing import Final
 
 from meshfs.disk.discovery import inuse
 from meshfs.disk.discovery.identity import Identity, identify
-from meshfs.disk.discovery.sysfs import device_folder, read_bytes, whole_disk
+from meshfs.disk.discovery.sysfs import device_folder, read_text, serial_of, whole_disk
 from meshfs.errors import ConfigError, DiskUnavailable
 
 _BLKROGET: Final = 0x125E
@@ -97,7 +97,7 @@ def _image_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
         size_bytes=status.st_size,
         logical_block_size_bytes=IMAGE_LOGICAL_BLOCK_BYTES,
         physical_block_size_bytes=4096,
-        rotational=_attribute(whole_disk(device_folder(status.st_dev)), "queue/rotational") == "1",
+        rotational=read_text(whole_disk(device_folder(status.st_dev)), "queue/rotational") == "1",
         read_only=False,
         model="",
         serial="",
@@ -117,10 +117,10 @@ def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
         size_bytes=size_bytes,
         logical_block_size_bytes=logical_bytes,
         physical_block_size_bytes=_ioctl_int(fd, _BLKPBSZGET),
-        rotational=_attribute(disk, "queue/rotational") == "1",
+        rotational=read_text(disk, "queue/rotational") == "1",
         read_only=bool(_ioctl_int(fd, _BLKROGET)),
-        model=_attribute(disk, "device/model"),
-        serial=_serial(disk),
+        model=read_text(disk, "device/model"),
+        serial=serial_of(disk),
         identity=identity_of(status),
         device=identify(fd),
     )
@@ -145,29 +145,3 @@ def _ioctl_int(fd: int, request: int) -> int:
 def _ioctl_u64(fd: int, request: int) -> int:
     value: int = struct.unpack("Q", fcntl.ioctl(fd, request, bytes(8)))[0]
     return value
-
-
-def _serial(disk: Path) -> str:
-    """Return the serial number of a whole disk, or "" if the disk has none.
-
-    NVMe and SCSI disks have the number in the folder "device", and virtio disks in the disk's own folder. SCSI disks
-    also have it in VPD page 0x80.
-    """
-    for name in ("device/serial", "serial"):
-        text = _attribute(disk, name)
-        if text:
-            return text
-    page = read_bytes(disk / "device/vpd_pg80")
-    # Page header: peripheral, page code, length (2 bytes, big-endian), then the serial (SPC-4 7.8.15).
-    if len(page) < 4:
-        return ""
-    return _printable(page[4 : 4 + int.from_bytes(page[2:4], "big")])
-
-
-def _attribute(folder: Path, name: str) -> str:
-    return _printable(read_bytes(folder / name))
-
-
-def _printable(data: bytes) -> str:
-    text = data.decode("ascii", errors="replace").strip("\0 \n\t")
-    return "".join(character for character in text if character.isprintable())

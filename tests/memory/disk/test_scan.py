@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.disk.discovery import scan, sysfs
+from meshfs.disk.discovery import sysfs
 from meshfs.disk.engines.threads import ThreadEngine
 from meshfs.disk.file import claim, directio
 from meshfs.disk.file.directio import Alignment
@@ -28,7 +28,7 @@ def test_a_serial_number_is_where_the_driver_puts_it(tmp_path: Path, files: dict
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    assert scan._serial(tmp_path) == serial
+    assert sysfs.serial_of(tmp_path) == serial
 
 
 def test_the_disk_of_a_partition_is_its_parent(tmp_path: Path) -> None:
