@@ -534,6 +534,10 @@ DISK_LIST_MAX_BYTES: Final = 1 * MIB
 # The disks that one exporter may advertise. The largest chassis hold about a hundred. Decoding a list of 1024 disks
 # takes 70 ms, in which the mount does nothing else.
 DISKS_PER_NODE_MAX: Final = 1024
+# The enclosures that one exporter may advertise. A server has up to a dozen shelves, each with one or two expanders.
+ENCLOSURES_PER_NODE_MAX: Final = 64
+# The slots of one enclosure. The largest shelves have about a hundred.
+SLOTS_PER_ENCLOSURE_MAX: Final = 512
 # The disks of one exporter's list whose faults are reported. Each fault is a line of the status and of the log.
 DISK_PROBLEMS_PER_NODE_MAX: Final = 16
 # The paths whose inode numbers are remembered. If a path comes back after it was forgotten, it gets a new inode number.

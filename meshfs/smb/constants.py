@@ -340,6 +340,8 @@ class Fsctl(enum.IntEnum):
     #: Returns the disks of the open's share, or the open's own disk, as ``model.encode_disks`` writes them. The code is
     #: CTL_CODE(FILE_DEVICE_NETWORK_FILE_SYSTEM, 0x801, METHOD_BUFFERED, FILE_READ_ACCESS), in the range for vendors.
     MESHFS_QUERY_DISKS = 0x00146004
+    #: Returns the enclosures of the share `enclosures`, as ``enclosure_info.encode_enclosures`` writes them (0x802).
+    MESHFS_QUERY_ENCLOSURES = 0x00146008
 
 
 #: Tells that the control code of an IOCTL is an FSCTL (MS-SMB2 2.2.31, Flags).
