@@ -36,6 +36,7 @@ _STATUS_OF_ERRNO: Final[dict[int, NtStatus]] = {
     errno.EISDIR: NtStatus.FILE_IS_A_DIRECTORY,
     errno.ENOTDIR: NtStatus.NOT_A_DIRECTORY,
     errno.EEXIST: NtStatus.OBJECT_NAME_COLLISION,
+    errno.ESTALE: NtStatus.FILE_INVALID,
 }
 
 _ERRNO_OF_STATUS: Final[dict[int, int]] = {
@@ -66,6 +67,7 @@ _ERRNO_OF_STATUS: Final[dict[int, int]] = {
     NtStatus.FILE_IS_A_DIRECTORY: errno.EISDIR,
     NtStatus.NOT_A_DIRECTORY: errno.ENOTDIR,
     NtStatus.OBJECT_NAME_COLLISION: errno.EEXIST,
+    NtStatus.FILE_INVALID: errno.ESTALE,
     NtStatus.CANNOT_DELETE: errno.EPERM,
     NtStatus.LOGON_FAILURE: errno.EACCES,
     NtStatus.PRIVILEGE_NOT_HELD: errno.EPERM,

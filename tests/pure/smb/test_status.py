@@ -10,9 +10,12 @@ from meshfs.smb.status import errno_from_status, status_from_errno, status_text
 
 @pytest.mark.parametrize(
     "number",
-    [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT, errno.EBUSY, errno.EINVAL, errno.ETIMEDOUT],
+    [
+        *(errno.EIO, errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT, errno.EBUSY, errno.EINVAL),
+        *(errno.ETIMEDOUT, errno.ENODEV, errno.ESTALE),
+    ],
 )
-def test_what_a_disk_says_reaches_the_caller_unchanged(number: int) -> None:
+def test_what_a_disk_or_an_enclosure_says_reaches_the_caller_unchanged(number: int) -> None:
     assert errno_from_status(status_from_errno(number)) == number
 
 
