@@ -12,10 +12,10 @@ from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.exporter.rules.dispositions import OVERWRITES
 from meshfs.exporter.state.directory import DirectoryState
-from meshfs.exporter.state.disk_watchers import DiskWatchers
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Open, OwningSession
 from meshfs.exporter.state.tree import Tree
+from meshfs.exporter.state.watchers import RootWatchers
 from meshfs.smb.constants import CreateAction, CreateDisposition, CreateOptions, NtStatus
 from meshfs.smb.info import FileFacts, NamePattern
 from meshfs.smb.messages import CreateRequest, FileTimes, FlushResponse
@@ -30,7 +30,7 @@ class RootOpen(Kind):
     directory: DirectoryState
 
     def __init__(
-        self, session: OwningSession[Open], tree: Tree, file_id: int, access: int, watchers: DiskWatchers
+        self, session: OwningSession[Open], tree: Tree, file_id: int, access: int, watchers: RootWatchers
     ) -> None:
         super().__init__(session, tree, file_id, access, "")
         self.directory = DirectoryState()

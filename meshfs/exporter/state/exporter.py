@@ -1,8 +1,10 @@
 """Keeps the state that all connections of the exporter share.
 
     sessions        the logins of nodes (`sessions.py`)
-    disks, scratch  what the shares offer (`shares.py`, `disks.py`)
-    disk_watchers   the opens that are notified when a disk changes (`disk_watchers.py`)
+    disks, enclosures, scratch
+                    what the shares offer (`shares.py`, `disks.py`, `enclosures.py`)
+    disk_watchers, enclosure_watchers
+                    the opens that are notified when a disk or an enclosure changes (`watchers.py`)
     processor       the turns of the thread (`processor.py`)
     batches         the I/O and the replies that start together at the end of a turn (`batches.py`)
     usage, memory   what each node holds, and may hold (`node_usage.py`, `memory_budget.py`)
@@ -24,13 +26,14 @@ from meshfs.exporter.rules.node_usage import UsageByNode
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.batches import Batches
 from meshfs.exporter.state.closing import nobody
-from meshfs.exporter.state.disk_watchers import DiskWatchers
 from meshfs.exporter.state.disks import OfferedDisks
+from meshfs.exporter.state.enclosures import OfferedEnclosures
 from meshfs.exporter.state.peer_log import PeerLog
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.session import BoundConnection
 from meshfs.exporter.state.sessions import Sessions
 from meshfs.exporter.state.shares import SHARE_SCRATCH, SHARES, Share
+from meshfs.exporter.state.watchers import RootWatchers
 from meshfs.model import Security
 from meshfs.smb.auth import Accounts
 from meshfs.smb.messages import filetime
@@ -59,6 +62,7 @@ class Exporter:
         self.security = security
         # An empty `OfferedDisks` is false, but is used nevertheless.
         self.disks = OfferedDisks() if disks is None else disks
+        self.enclosures = OfferedEnclosures()
         #: The files of the share `scratch`, or None if there is no such share.
         self.scratch: ScratchVolume | None = None
         self.pool = pool or BufferPool()
@@ -83,8 +87,10 @@ class Exporter:
         self.processor = Processor(self.batches)
         # The first id is random. So an id from an earlier run of the exporter names no open of this run.
         self._last_file_id = secrets.randbits(24) << 32
-        self.disk_watchers = DiskWatchers(self.batches)
+        self.disk_watchers = RootWatchers(self.batches)
         self.disks.on_change.append(self.disk_watchers.notify)
+        self.enclosure_watchers = RootWatchers(self.batches)
+        self.enclosures.on_change.append(self.enclosure_watchers.notify)
 
     def find_share(self, name: str) -> Share | None:
         """Return the share of that name, in any case, or None if it is not offered."""
