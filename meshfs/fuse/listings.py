@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from meshfs.namespace.tree import Directory, TreeEntry
+from meshfs.namespace.entries import Directory, TreeEntry
 
 
 class Listings:

@@ -60,18 +60,17 @@ from meshfs.fuse.truncated_opener import TruncatedOpener
 from meshfs.fuse.types import AttributeChange, Attributes, Caller, Opened, Pages, Volume
 from meshfs.linux import ioprio
 from meshfs.model import Access, DiskInfo, IoClass
-from meshfs.namespace.catalog import NAME_MAX_BYTES
-from meshfs.namespace.tree import (
-    BLOCK_BYTES,
+from meshfs.namespace.entries import (
     XATTR_OPEN_PREFIX,
     XATTR_PREFIX,
     Directory,
     DiskFile,
-    MeshTree,
     StatusFile,
     Symlink,
     TreeEntry,
 )
+from meshfs.namespace.names import NAME_MAX_BYTES
+from meshfs.namespace.tree import BLOCK_BYTES, MeshTree
 
 logger = logging.getLogger(__name__)
 

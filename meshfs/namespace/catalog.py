@@ -22,9 +22,9 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.model import DiskInfo, DiskState
+from meshfs.namespace.names import is_file_name
 
 STATE_ABSENT: Final = "absent"
-NAME_MAX_BYTES: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +152,3 @@ def _refusal(node: str, info: DiskInfo, accepted: Mapping[str, DiskInfo], names:
     if info.name in names:
         return f"a second disk named {info.name!r}"
     return None
-
-
-def is_file_name(text: str) -> bool:
-    """Return whether ``text`` can be one component of a path."""
-    if not text or text in (".", "..") or "/" in text or "\0" in text:
-        return False
-    try:
-        return len(text.encode()) <= NAME_MAX_BYTES
-    except UnicodeEncodeError:
-        return False

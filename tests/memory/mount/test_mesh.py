@@ -26,7 +26,8 @@ from meshfs.mount.mount import Mount
 from meshfs.mount.options import MountOptions, parse_arguments
 from meshfs.mount.reload import _is_config
 from meshfs.mount.settings import Settings, prepare
-from meshfs.namespace.tree import ROOT_INODE, Directory, DiskFile
+from meshfs.namespace.entries import Directory, DiskFile
+from meshfs.namespace.tree import ROOT_INODE
 from meshlab.fakes.initiator import FakeInitiator
 from meshlab.fakes.port import fake_disk
 

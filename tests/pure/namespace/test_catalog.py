@@ -6,7 +6,8 @@ import pytest
 
 from meshfs import limits
 from meshfs.model import DiskState
-from meshfs.namespace.catalog import Catalog, is_file_name
+from meshfs.namespace.catalog import Catalog
+from meshfs.namespace.names import is_file_name
 from meshlab.fakes.port import fake_disk
 
 

@@ -9,7 +9,8 @@ import pytest
 from meshfs import limits
 from meshfs.model import Access, DiskInfo
 from meshfs.namespace.catalog import Catalog, CatalogDisk
-from meshfs.namespace.tree import Directory, DiskFile, MeshTree, StatusFile, Symlink, TreeEntry
+from meshfs.namespace.entries import Directory, DiskFile, StatusFile, Symlink, TreeEntry
+from meshfs.namespace.tree import MeshTree
 from meshlab.fakes.port import fake_disk
 
 
