@@ -293,6 +293,12 @@ DISCOVERY_TIMEOUT_S: Final = 7.0
 DISCOVERY_AT_ONCE_MAX: Final = 8
 # Nobody reports that a disk is no longer mounted. So a disk that is in use is examined again after this time.
 DISCOVERY_FREED_S: Final = 15.0
+# The slots of a folder of images, unless the config says otherwise. A common shelf has 24.
+DIRECTORY_SLOTS: Final = 24
+# The number of a slot has 8 bits in the pages of an enclosure, and these slots are numbered from 1.
+DIRECTORY_SLOTS_MAX: Final = 255
+# The folders of one node. Each may leave one thread behind if its file system is stuck.
+DIRECTORIES_PER_NODE_MAX: Final = 32
 # A missing disk is tried again after the shorter delay, because udev may still be making its link. The delay then grows
 # to the longer one.
 DISK_RETRY_MIN_S: Final = 1.0

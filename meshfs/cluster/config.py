@@ -87,10 +87,10 @@ class Config:
     def _bare_policies(self) -> dict[str, DiskPolicy]:
         """Return the policy of each disk (OWNER/NAME) without [scheduler]: nodes' weights and the disk's limits.
 
-        OWNER/* stands for the discovered disks of a node, whose names are not in the config.
+        OWNER/* stands for the discovered disks and the images of a node, whose names are not in the config.
         """
         weights = MappingProxyType({node.name: float(node.weight) for node in self.nodes})
-        discovered = {f"{node.name}/{ANY_DISK}": DiskPolicy(weights=weights) for node in self.nodes if node.discovery}
+        discovered = {f"{node.name}/{ANY_DISK}": DiskPolicy(weights=weights) for node in self.nodes if node.finds_disks}
         return discovered | {
             f"{node.name}/{disk.name}": DiskPolicy(
                 limit_iops=disk.limit_iops, limit_bytes_per_s=disk.limit_bytes_per_s, weights=weights

@@ -1,4 +1,4 @@
-"""The keys ``access`` and ``nodes``, with which the config says what each node may do with a disk."""
+"""The keys ``access`` and ``nodes``, with which the config says what each node may do with a disk or an enclosure."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,17 +7,18 @@ from meshfs.cluster.config_text import Table
 from meshfs.model import Access
 
 
-def read_access(table: Table) -> tuple[Access, Mapping[str, Access]]:
+def read_access(table: Table, what: str = "disk") -> tuple[Access, Mapping[str, Access]]:
     """Return the access that all nodes have, and that of single nodes, which is at most the former. Raises ConfigError.
 
-    Whether the nodes exist is not checked here (`check_access`).
+    ``what`` names the thing that is accessed, for the error text. Whether the nodes exist is not
+    checked here (`check_access`).
     """
     access = table.choice("access", Access, Access.READ_WRITE, (Access.READ_WRITE, Access.READ_ONLY))
     single = table.open_table("nodes")
     nodes = {name: single.choice(name, Access, access) for name in single.names()}
     for name, allowed in nodes.items():
         if access is Access.READ_ONLY and allowed is Access.READ_WRITE:
-            single.fail(name, 'found "rw", expected "ro" or "none", because the disk itself is "ro"')
+            single.fail(name, f'found "rw", expected "ro" or "none", because the {what} itself is "ro"')
     return access, MappingProxyType(nodes)
 
 

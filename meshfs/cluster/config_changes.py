@@ -81,7 +81,7 @@ def exporter_view(config: Config, node: str, keys: Mapping[str, str]) -> View:
     own = config.node(node)
     for what in ("addresses", "port", "socket", "metrics", "state", "scratch_size_bytes"):
         view[node, what] = getattr(own, what)
-    return view | _disks(own)
+    return view | _disks_and_enclosures(own)
 
 
 def _cluster(config: Config) -> dict[Name, object]:
@@ -89,6 +89,8 @@ def _cluster(config: Config) -> dict[Name, object]:
     return {("", "name of the cluster"): cluster.name, ("", "security"): cluster.security, ("", "keys"): cluster.keys}
 
 
-def _disks(node: NodeConfig) -> dict[Name, object]:
+def _disks_and_enclosures(node: NodeConfig) -> dict[Name, object]:
     listed: dict[Name, object] = {(node.name, f"disk {disk.name}"): disk for disk in node.disks}
-    return {**listed, (node.name, "disks"): node.discovery}
+    folders: dict[Name, object] = {(node.name, f"enclosure {each.name}"): each for each in node.directories}
+    found: dict[Name, object] = {(node.name, "disks"): node.discovery, (node.name, "enclosures"): node.enclosures}
+    return {**listed, **folders, **found}

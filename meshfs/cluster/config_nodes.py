@@ -11,9 +11,10 @@
       cache, access, nodes, limit_iops, limit_bytes_per_s
 
     disks = "discover", or [node.disks]      has disks found (config_discovery.py)
+    enclosures, and [[node.enclosure]]       the enclosures that the node owns (config_enclosures.py)
 
 Two nodes must not share a name, an address with port, a socket or a state folder. Two disks must not share a path on
-their node, or a name in /mesh/disk/by-id.
+their node, or a name in /mesh/disk/by-id. The same holds for two enclosures.
 """
 
 import base64
@@ -28,6 +29,16 @@ from typing import Final, TypeVar
 
 from meshfs.cluster.config_access import check_access, read_access
 from meshfs.cluster.config_discovery import DiscoveryConfig, read_discovery
+from meshfs.cluster.config_enclosures import (
+    BAYS,
+    DirectoryConfig,
+    EnclosureRights,
+    check_enclosures,
+    enclosure_id,
+    enclosure_tables,
+    read_directory,
+    read_enclosures,
+)
 from meshfs.cluster.config_text import Table
 from meshfs.endpoint import format_endpoint, parse_address, parse_endpoint
 from meshfs.limits import NODE_WEIGHT_MAX, SCRATCH_SIZE_MAX_BYTES, UNIX_PATH_MAX_BYTES
@@ -56,16 +67,18 @@ NODE_KEYS: Final = (
     "public_key",
     "disk",
     "disks",
+    "enclosure",
+    "enclosures",
 )
 DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes", "limit_iops", "limit_bytes_per_s")
 
 
 @dataclass(frozen=True)
 class DiskConfig:
-    """Holds one [[node.disk]], or one discovered disk: an image file or block device.
+    """Holds one [[node.disk]], one discovered disk, or one image of a folder: an image file or block device.
 
     ``nodes`` has the access of single nodes, which is at most ``access``. A limit of None means no limit. ``id`` is the
-    id of a discovered disk, and "" for a listed one, whose id is made of names (`disk_id`).
+    id of a discovered disk or of an image, and "" for a listed one, whose id is made of names (`disk_id`).
     """
 
     name: str
@@ -88,7 +101,9 @@ class NodeConfig:
 
     ``metrics`` is the address and port where the node's exporter serves Prometheus. If it is None, the exporter serves
     no metrics. ``state`` is the folder of the files that the exporter keeps across restarts. ``scratch_size_bytes``
-    bounds the total size of the files in the share ``scratch``. If it is None, there is no such share.
+    bounds the total size of the files in the share ``scratch``. If it is None, there is no such share. ``enclosures``
+    are the rights at the enclosures that the node discovers, or None if it discovers none. ``directories`` are the
+    folders whose images are disks.
     """
 
     name: str
@@ -102,11 +117,18 @@ class NodeConfig:
     public_key: str | None
     disks: tuple[DiskConfig, ...]
     discovery: DiscoveryConfig | None = None
+    enclosures: EnclosureRights | None = None
+    directories: tuple[DirectoryConfig, ...] = ()
 
     @property
     def may_have_disks(self) -> bool:
-        """Return whether the node owns disks, so that the other nodes have to connect to it."""
-        return bool(self.disks) or self.discovery is not None
+        """Return whether the node may own disks or enclosures, so that the other nodes have to connect to it."""
+        return bool(self.disks or self.directories) or self.finds_disks or self.enclosures is not None
+
+    @property
+    def finds_disks(self) -> bool:
+        """Return whether the node may have disks whose names are not in the config."""
+        return self.discovery is not None or bool(self.directories)
 
     @property
     def control_socket(self) -> Path:
@@ -128,12 +150,14 @@ def read_nodes(root: Table) -> tuple[NodeConfig, ...]:
     _check_nodes(tables, nodes)
     for table, node in zip(tables, nodes, strict=True):
         _check_disks(table, node, {other.name for other in nodes})
+        check_enclosures(table, node.enclosures, node.directories, {other.name for other in nodes})
     _check_disk_ids(tables, nodes)
+    _check_enclosure_ids(tables, nodes)
     return nodes
 
 
 def read_name(table: Table) -> str:
-    """Return the name of a cluster, a node or a disk."""
+    """Return the name of a cluster, a node, a disk or an enclosure."""
     name = table.text("name")
     if not _NAME.fullmatch(name):
         table.fail("name", f"found {describe(name)}, expected {_NAME_RULE}")
@@ -144,6 +168,10 @@ def _node(table: Table) -> NodeConfig:
     name = read_name(table)
     if isinstance(table.value("disk"), str):
         table.fail("disk", 'found a string, expected [[node.disk]] for each disk, or disks = "discover"')
+    disks = tuple(_disk(disk) for disk in table.tables("disk", DISK_KEYS))
+    discovery = read_discovery(table)
+    directories = tuple(read_directory(each, read_name(each)) for each in enclosure_tables(table))
+    has_disks = bool(disks or directories) or discovery is not None
     return NodeConfig(
         name=name,
         addresses=_addresses(table),
@@ -154,8 +182,10 @@ def _node(table: Table) -> NodeConfig:
         state=table.path("state", f"state/{name}"),
         scratch_size_bytes=_scratch_size_bytes(table),
         public_key=_public_key(table),
-        disks=tuple(_disk(disk) for disk in table.tables("disk", DISK_KEYS)),
-        discovery=read_discovery(table),
+        disks=disks,
+        discovery=discovery,
+        enclosures=read_enclosures(table, has_disks=has_disks),
+        directories=directories,
     )
 
 
@@ -271,6 +301,23 @@ def _check_disk_ids(tables: list[Table], nodes: tuple[NodeConfig, ...]) -> None:
             name = disk_id(node.name, disk.name)
             rule = "each disk must have its own name in /mesh/disk/by-id"
             _claim(disk_table, "name", ids, [name.casefold()], f"{node.name}/{disk.name}", rule)
+
+
+def _check_enclosure_ids(tables: list[Table], nodes: tuple[NodeConfig, ...]) -> None:
+    """Check that no two enclosures share an id, or a path on their node, and that no image is listed as a disk."""
+    ids: dict[str, str] = {}
+    rule = "each enclosure must have its own name in /mesh/enclosure/by-id"
+    for table, node in zip(tables, nodes, strict=True):
+        _claim(table, "name", ids, [enclosure_id(node.name, BAYS).casefold()], f"the bays of {node.name}", rule)
+    for table, node in zip(tables, nodes, strict=True):
+        paths: dict[Path, str] = {}
+        listed = {disk.path.parent: disk.name for disk in node.disks}
+        for each, directory in zip(enclosure_tables(table), node.directories, strict=True):
+            name = enclosure_id(node.name, directory.name).casefold()
+            _claim(each, "name", ids, [name], f"{node.name}/{directory.name}", rule)
+            _claim(each, "path", paths, [directory.path], directory.name, "each enclosure must have its own folder")
+            if directory.path in listed:
+                each.fail("path", f"disk {listed[directory.path]} is in this folder, whose images are disks already")
 
 
 def _claim(table: Table, key: str, taken: dict[Claimed, str], wanted: Iterable[Claimed], owner: str, rule: str) -> None:

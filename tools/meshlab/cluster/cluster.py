@@ -58,6 +58,19 @@ class LocalDisk:
         return _toml("  [[node.disk]]", {"name": self.name, "path": str(self.path), **self.settings})
 
 
+@dataclass(frozen=True)
+class LocalFolder:
+    """Describes an enclosure of a node: a folder whose images are disks. ``settings`` are more keys of its table."""
+
+    name: str
+    path: Path
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    def toml(self) -> str:
+        own = {"name": self.name, "kind": "directory", "path": str(self.path)}
+        return _toml("  [[node.enclosure]]", {**own, **self.settings})
+
+
 @dataclass
 class LocalNode:
     """Describes a node of the cluster. ``settings`` are more keys of its [[node]]."""
@@ -71,6 +84,7 @@ class LocalNode:
     host: Host | None = None
     #: The lines of the node's [node.disks] in the config. The text is empty if its disks are not discovered.
     discovery: str = ""
+    folders: list[LocalFolder] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -85,7 +99,9 @@ class LocalNode:
         pairs = {"name": self.name, "addresses": self.addresses, "port": self.port, **self.settings}
         head = _toml("[[node]]", pairs)
         discovery = [f"  [node.disks]\n{self.discovery}"] if self.discovery else []
-        return "\n\n".join([head, *discovery, *(disk.toml() for disk in self.disks)])
+        return "\n\n".join(
+            [head, *discovery, *(disk.toml() for disk in self.disks), *(each.toml() for each in self.folders)]
+        )
 
 
 @dataclass(frozen=True)
