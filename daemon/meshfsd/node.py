@@ -5,8 +5,8 @@
     SIGTERM   no new connections or requests; I/O in flight may end within DRAIN_TIMEOUT_S; then everything is closed
 
 There is one task for the I/O engine's completions, one per disk (it sleeps unless the disk's queue names a time), and
-one per listening socket and per connection. Three more tasks watch the network interfaces, the signals and the control
-socket.
+one per listening socket and per connection. More tasks watch the network interfaces, the signals and the control
+socket, and report to systemd's watchdog.
 """
 
 import gc
@@ -51,6 +51,7 @@ from meshfsd.flows import FlowControl
 from meshfsd.places import Places
 from meshfsd.status import make_status
 from meshfsd.watch import NODE_UNTIL_RESTART, ExporterWatch
+from meshfsd.watchdog import report_alive
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,7 @@ class NodeExporter:
                     nursery.start_soon(self._tick, calls)
                 nursery.start_soon(serve_control, self._places.control, self._verbs())
                 nursery.start_soon(self._places.metrics.run)
+                nursery.start_soon(report_alive)
                 self._log_ready()
                 self._tell_systemd("READY=1")
                 async for number in signals:

@@ -1,4 +1,10 @@
-"""Messages from a service to systemd: sd_notify(3), and the mark of a process that must not be killed at shutdown."""
+"""Messages between a service and systemd.
+
+    sd_notify(3)              the service reports that it is ready, that it reloads, and that it is alive
+    sd_watchdog_enabled(3)    systemd says how often it expects the service to report that it is alive
+
+One more function marks a process that systemd must not kill at shutdown.
+"""
 
 import logging
 import os
@@ -32,6 +38,20 @@ def notify(*assignments: str) -> None:
 def notify_reloading() -> None:
     """Announce a reload. Type=notify-reload requires the time at which the reload began."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def watchdog_interval_s() -> float | None:
+    """Return how often to send WATCHDOG=1, or None if systemd does not watch this process.
+
+    The interval is half of WatchdogSec, as sd_watchdog_enabled(3) recommends.
+    """
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    try:
+        expected_us = int(os.environ.get("WATCHDOG_USEC", ""))
+    except ValueError:
+        return None
+    return expected_us / 2_000_000 if expected_us > 0 else None
 
 
 def be_spared_at_shutdown() -> None:

@@ -224,7 +224,7 @@ def test_strangers_cost_bounded_memory_and_leave_others_alone(cluster: LocalClus
     assert "Traceback" not in log_of(cluster)
 
 
-@pytest.mark.parametrize("name", ["meshfsd@.service", "meshfs-wait@.service"])
+@pytest.mark.parametrize("name", ["meshfsd@.service", "meshfs-wait@.service", "mesh.mount"])
 def test_the_unit_is_sound(tmp_path: Path, name: str) -> None:
     """systemd itself judges the unit, with the command at its path on this machine."""
     unit = tmp_path / name
@@ -232,7 +232,7 @@ def test_the_unit_is_sound(tmp_path: Path, name: str) -> None:
     unit.write_text(shipped.read_text().replace("/usr/bin/", f"{BIN}/"))
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd here")
-    said = run("systemd-analyze", "verify", unit, status=None)
+    said = run("systemd-analyze", "verify", "--man=no", unit, status=None)
     assert [line for line in said.splitlines() if "meshfs" in line] == []
 
 
@@ -271,6 +271,31 @@ def test_systemd_is_notified(cluster: LocalCluster, monkeypatch: pytest.MonkeyPa
         os.kill(running.pid, signal.SIGTERM)
         assert manager.recv(1000) == b"STOPPING=1"
         assert running.process.wait(10) == 0
+
+
+def test_systemd_is_notified_that_the_exporter_is_alive(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter reports twice within WatchdogSec, from its first moment to its last."""
+    path = cluster.folder / "notify.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        monkeypatch.setenv("WATCHDOG_USEC", "400000")
+        running = cluster.start_exporter("n1")
+        assert manager.recv(1000).startswith(b"READY=1")
+        times = []
+        for _ in range(5):
+            assert manager.recv(1000) == b"WATCHDOG=1"
+            times.append(time.monotonic())
+        assert 0.6 < times[-1] - times[0] < 3
+        os.kill(running.pid, signal.SIGSTOP)
+        manager.settimeout(0.5)
+        with suppress(TimeoutError):
+            # A report that was sent just before may still arrive, but no second one.
+            manager.recv(1000)
+            with pytest.raises(TimeoutError):
+                manager.recv(1000)
+        os.kill(running.pid, signal.SIGCONT)
 
 
 def test_a_reload_moves_addresses_and_port_while_connections_go_on(cluster: LocalCluster) -> None:
