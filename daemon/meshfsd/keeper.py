@@ -241,7 +241,7 @@ class DiskKeeper:
         if error is not None:
             health.failed(error_text(*error[:2]), now_s)
         counts = self.served.runner.status()
-        done = counts.reads + counts.writes + counts.zeroes + counts.flushes
+        done = counts.reads + counts.writes + counts.zeroes + counts.discards + counts.flushes
         health.looked(fault, done - counts.errors, now_s)
 
     async def _judge(self, disk: FileDisk) -> Judgement:

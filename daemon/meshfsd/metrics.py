@@ -103,10 +103,11 @@ def _totals(families: Families, prefix: str, labels: dict[str, str], totals: Exp
         ("write", totals.writes, totals.written_bytes),
         ("flush", totals.flushes, None),
         ("zero", totals.zeroes, totals.zeroed_bytes),
+        ("discard", totals.discards, totals.discarded_bytes),
     ):
         more = {**labels, "op": op}
         families.counter(f"{prefix}_operations_total", "Operations done.", more, operations)
-        families.counter(f"{prefix}_bytes_total", "Bytes read and written.", more, size_bytes)
+        families.counter(f"{prefix}_bytes_total", "Bytes read, written, zeroed and discarded.", more, size_bytes)
     families.counter(f"{prefix}_errors_total", "Operations that failed.", labels, totals.errors)
 
 

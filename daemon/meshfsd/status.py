@@ -144,8 +144,10 @@ def _disk(served: ServedDisk) -> DiskStatus:
         "writes": counts.writes,
         "flushes": counts.flushes,
         "zeroes": counts.zeroes,
+        "discards": counts.discards,
         "read_bytes": counts.read_bytes,
         "written_bytes": counts.written_bytes,
         "zeroed_bytes": counts.zeroed_bytes,
+        "discarded_bytes": counts.discarded_bytes,
         "errors": counts.errors,
     }

@@ -23,12 +23,17 @@ logger = logging.getLogger(__name__)
 
 
 class Op(enum.IntEnum):
-    """Names the operation of a request. ZERO makes a range read as zeros, and has no payload."""
+    """Names the operation of a request. Only READ and WRITE have a payload.
+
+    ZERO makes a range read as zeros. DISCARD tells the disk that the data of a range is not needed. Until the range is
+    written again, its content is undefined.
+    """
 
     READ = 0
     WRITE = 1
     FLUSH = 2
     ZERO = 3
+    DISCARD = 4
 
 
 #: The time stamp of an event that has not happened yet.
@@ -40,8 +45,8 @@ class DiskRequest:
 
     op, offset, length   the operation and its range, in bytes; any alignment is allowed
     buffer, start        the payload's memory is ``buffer.view[start:start + length]``. The request keeps the
-                         buffer until the request is done. The buffer is None for FLUSH and ZERO
-    write_through        the write (or zeroing) must be on stable storage before it is done
+                         buffer until the request is done. The buffer is None for other operations
+    write_through        the change must be on stable storage before it is done
     flow                 the flow to which the scheduler charges the request
     on_done              called once with the request, after ``result`` is set
     result               bytes done (fewer than ``length`` only at the end of the disk), or -errno

@@ -40,9 +40,10 @@ from meshfs.scheduler.usage import DiskMeter
 
 logger = logging.getLogger(__name__)
 
-# Both values are read at each completion, and a global is faster than an attribute of the enumeration.
+# These values are read at each completion, and a global is faster than an attribute of the enumeration.
+_READ: Final = Op.READ
 _WRITE: Final = Op.WRITE
-_ZERO: Final = Op.ZERO
+_FLUSH: Final = Op.FLUSH
 
 OnDone = Callable[[DiskRequest], None]
 
@@ -61,6 +62,8 @@ class RunnerStatus:
     errors: int
     zeroes: int = 0
     zeroed_bytes: int = 0
+    discards: int = 0
+    discarded_bytes: int = 0
 
 
 class Runner:
@@ -70,7 +73,7 @@ class Runner:
         self.queue = queue
         self.disk = disk
         self.meter = DiskMeter(now())
-        #: The time at which the latest write or zeroing ended, even with an error, by the queue's clock, or None.
+        #: The time at which the latest write, zeroing or discard ended, even with an error, by the queue's clock.
         self.written_s: float | None = None
         self._now = now
         # Every request that the runner knows, with the caller's on_done. The request itself has the runner's meanwhile.
@@ -198,7 +201,7 @@ class Runner:
         on_done = request.on_done = self._callers.pop(request)
         now = self._now()
         op = request.op
-        if op is _WRITE or op is _ZERO:
+        if op is _WRITE or (op is not _READ and op is not _FLUSH):
             self.written_s = now
         self.queue.done(request, now)
         self.meter.done(request, now)
@@ -319,6 +322,8 @@ class Runner:
             errors=errors,
             zeroes=completions[Op.ZERO],
             zeroed_bytes=sizes[Op.ZERO],
+            discards=completions[Op.DISCARD],
+            discarded_bytes=sizes[Op.DISCARD],
         )
 
 

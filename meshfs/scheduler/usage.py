@@ -21,8 +21,8 @@ completion, so the queue reports how long its oldest request has waited. A flow 
 for at least BACKLOGGED_SHARE of the window. The meter does not know whether the flow's own limit made it wait. The
 caller knows the limits.
 
-Zeroings are counted in the completions and the cost, and their bytes have a count of their own. A rate in bytes per
-second only contains reads and writes, as most disks zero without moving data.
+Zeroings and discards are counted in the completions and the cost, and their bytes have counts of their own. A rate in
+bytes per second only contains reads and writes, as most disks zero and discard without moving data.
 
 Bounds. If there are more than FLOWS_PER_DISK_MAX flows, those that were served longest ago are dropped. Their totals
 are added to `others`, so that the disk's sums stay right. A flow that was dropped and returns starts from zero.

@@ -102,9 +102,11 @@ class DiskStatus(TypedDict):
     writes: int
     flushes: int
     zeroes: int
+    discards: int
     read_bytes: int
     written_bytes: int
     zeroed_bytes: int
+    discarded_bytes: int
     errors: int
 
 
@@ -202,10 +204,12 @@ class Totals(TypedDict):
     writes: int
     flushes: int
     zeroes: int
+    discards: int
     errors: int
     read_bytes: int
     written_bytes: int
     zeroed_bytes: int
+    discarded_bytes: int
     cost_s: float
     read_time_s: float
     write_time_s: float

@@ -32,9 +32,11 @@ class ExporterDiskRecord(DiskRecord):
     writes = integer()
     flushes = integer()
     zeroes = integer()
+    discards = integer()
     read_bytes = integer()
     written_bytes = integer()
     zeroed_bytes = integer()
+    discarded_bytes = integer()
     errors = integer()
 
 
@@ -152,7 +154,9 @@ class FlowRecord(TotalsRecord):
     waits_s = number()
     held = text()
     zeroes = integer()
+    discards = integer()
     zeroed_bytes = integer()
+    discarded_bytes = integer()
     cost_s = number()
     latency_ms = part(LatencyRecord)
     iops = part(WindowsRecord)

@@ -36,9 +36,10 @@ Reservations are those of mClock (Gulati, Merchant, Varman, OSDI 2010), as share
 its reserved part of the disk's work goes first. Such a request is not charged against the flow's weight (mClock,
 section 3.2).
 
-A request must pass the limits before it competes (`gates.py`). For a zeroing, a limit in bytes counts the zeroed bytes.
-The requests of a flow leave in order of arrival, except flushes. A flush is put aside until all earlier writes and
-zeroings of its flow are done. Later requests of the flow need not wait for the flush.
+A request must pass the limits before it competes (`gates.py`). A limit in bytes also counts the bytes that a
+zeroing or a discard clears.
+The requests of a flow leave in order of arrival, except flushes. A flush is put aside until all earlier writes,
+zeroings and discards of its flow are done. Later requests of the flow need not wait for the flush.
 """
 
 from bisect import insort
@@ -58,7 +59,7 @@ from meshfs.scheduler.learn.depth import DepthControl
 from meshfs.scheduler.learn.observer import Observer
 
 _FLUSH: Final = Op.FLUSH
-_ZERO: Final = Op.ZERO
+_WRITE: Final = Op.WRITE
 _IDLE: Final = FlowStage.IDLE
 _READY: Final = FlowStage.READY
 # Unused flows are dropped when the number of flows has doubled since the last time, and grown by this many more.
@@ -213,8 +214,8 @@ class FairQueue:
         self._observer.done(request, now, in_flight, self._waiting)
         op = request.op
         if op and op != _FLUSH:
-            if op == _ZERO:
-                self.costs.zeroed(request.length, now - request.sent_s)
+            if op != _WRITE:
+                self.costs.cleared(op, request.length, now - request.sent_s)
             flow.writes.pop(request, None)
             if flow.barriers:
                 self._lift_barriers(flow, now)

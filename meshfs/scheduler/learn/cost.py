@@ -43,16 +43,14 @@ windows still do not fit after that, the model starts again from the values of a
 A window that was not saturated only gives an upper bound. Its requests cannot have cost more than the time in which
 the disk was busy. Such a window lowers the costs, or changes nothing.
 
-Zeroings are not part of the filter. Some disks only note a zeroed range, and others write the zeros, so the cost per
-byte differs by orders of magnitude. The model takes the time at the disk of the last zeroings, and at most the cost of
-a write of the same size. That time is too long if the disk served other requests at the same time, but it is never too
-short. Windows that contain a zeroing are not used.
+Zeroings and discards are not part of the filter (`clearing.py`). Windows that contain one of them are not used.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 
 from meshfs import limits
+from meshfs.scheduler.learn.clearing import ClearingCosts
 from meshfs.scheduler.learn.observation import Observation
 
 STATE_VERSION = 1
@@ -92,8 +90,6 @@ STREAK_KEPT = 0.75
 # its ratios if its speed halves in 10 s, which is faster than the filter follows.
 MISFIT_MAX = 5.0
 MISFIT_PART = 0.1
-# The part of the difference by which one zeroing moves the cost of a zeroed byte.
-ZERO_PART = 0.25
 # A window holds a stall if one request took this many times the mean latency, and this part of the window.
 STALL_LATENCIES = 8.0
 STALL_PART = 0.25
@@ -140,6 +136,7 @@ class CostModel:
     """
 
     __slots__ = (
+        "_clearing",
         "_covariance",
         "_logs",
         "_misfit",
@@ -151,7 +148,6 @@ class CostModel:
         "windows",
         "write_byte_s",
         "write_fixed_s",
-        "zero_byte_s",
     )
 
     read_fixed_s: float
@@ -168,8 +164,7 @@ class CostModel:
         # The recent count of contradicting windows (STREAK_KEPT). It is negative if they were faster than predicted.
         self._streak = 0.0
         self._misfit = 1.0
-        #: The cost of a zeroed byte. It is infinite until the first zeroing, so that the cost of a write applies.
-        self.zero_byte_s = math.inf
+        self._clearing = ClearingCosts()
         self._publish()
 
     @property
@@ -184,7 +179,7 @@ class CostModel:
             return self.write_fixed_s + self.write_byte_s * length
         if op == 2:
             return self.flush_fixed_s
-        return self.write_fixed_s + min(self.zero_byte_s, self.write_byte_s) * length
+        return self._clearing.cost(op, length, self.write_fixed_s, self.write_byte_s)
 
     def state(self) -> dict[str, object]:
         """Return the state to store over a restart, as values that JSON can represent."""
@@ -193,13 +188,9 @@ class CostModel:
 
     # --- learning ---
 
-    def zeroed(self, length: int, time_s: float) -> None:
-        """Learn from a zeroing of ``length`` bytes that spent ``time_s`` at the disk."""
-        if not length or not 0.0 < time_s < math.inf:
-            return
-        byte_s = max(time_s - self.write_fixed_s, 0.0) / length
-        known_s = min(self.zero_byte_s, self.write_byte_s)
-        self.zero_byte_s = known_s + ZERO_PART * (byte_s - known_s)
+    def cleared(self, op: int, length: int, time_s: float) -> None:
+        """Learn from a zeroing or a discard of ``length`` bytes that spent ``time_s`` at the disk."""
+        self._clearing.learn(op, length, time_s, self.write_fixed_s, self.write_byte_s)
 
     def learn(self, window: Observation) -> None:
         """Learn from one window. A window without completions or without a length is ignored."""

@@ -11,7 +11,7 @@ class Observation:
     busy_s      the part of the window with at least one request at the disk
     saturated   all through the window, the disk had as many requests as were allowed. Whenever a request was
                 done, another request was waiting to take its place
-    counts      the number of completions, indexed by Op (READ, WRITE, FLUSH, ZERO). The count of ZERO is 0
+    counts      the number of completions, indexed by Op. Those of ZERO and DISCARD are 0
     sizes       the bytes of these completions, indexed by Op
     latency_s   the mean time at the disk of the completed requests
     longest_s   the longest time at the disk of a completed request

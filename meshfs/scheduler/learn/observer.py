@@ -105,8 +105,9 @@ class Observer:
         if count < _WINDOW_REQUESTS and elapsed_s < _WINDOW_MAX_S:
             self._end_s = min(now + _WINDOW_MIN_S, self._start_s + _WINDOW_MAX_S)
             return
-        if self._counts[Op.ZERO]:
-            # Zeroings are no part of the model. The other requests of the window would seem to cost more than they do.
+        if self._counts[Op.ZERO] or self._counts[Op.DISCARD]:
+            # Zeroings and discards are no part of the model. The other requests of the window would seem to cost more
+            # than they do.
             self._begin(now)
             return
         if in_flight:

@@ -15,7 +15,7 @@ from meshfs.scheduler.learn.observation import Observation
 from meshlab.models.device_load import DeviceLoad, mix
 from meshlab.models.devices import DEVICES, Times
 
-READ, WRITE, FLUSH, ZERO = 0, 1, 2, 3
+READ, WRITE, FLUSH, ZERO, DISCARD = 0, 1, 2, 3, 4
 SSD = Times(200e-6, 1e-9, 300e-6, 2e-9, 2e-3)
 # A case trains a model for at least a tenth of a second. To shrink a case would take minutes, past the test's timeout.
 UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -407,14 +407,40 @@ def test_a_zeroing_costs_a_write_at_most_and_what_zeroings_took() -> None:
     model, size = CostModel(), 8 << 20
     assert model.cost(ZERO, size) == model.cost(WRITE, size)
     for time_s in (0.0, -1.0, math.inf, math.nan):
-        model.zeroed(size, time_s)
-    model.zeroed(0, 1.0)
+        model.cleared(ZERO, size, time_s)
+    model.cleared(ZERO, 0, 1.0)
     assert model.cost(ZERO, size) == model.cost(WRITE, size)
     for _ in range(50):
-        model.zeroed(size, 1e-3)
+        model.cleared(ZERO, size, 1e-3)
     assert model.cost(ZERO, size) == pytest.approx(1e-3, rel=0.01)
     for _ in range(50):
-        model.zeroed(size, 10.0)
+        model.cleared(ZERO, size, 10.0)
     assert model.cost(ZERO, size) == model.cost(WRITE, size)
-    model.zeroed(size, 1e-9)
+    model.cleared(ZERO, size, 1e-9)
     assert 0.0 < model.cost(ZERO, size) < model.cost(WRITE, size)
+
+
+def test_a_discard_costs_a_write_until_the_first_one_and_then_what_discards_take() -> None:
+    """A device whose discards take 5 ms and 10 ms per GiB: the model finds both from two sizes."""
+    model, small, large = CostModel(), 64 << 10, 256 << 20
+    assert model.cost(DISCARD, large) == model.cost(WRITE, large)
+    for time_s in (0.0, -1.0, math.inf, math.nan):
+        model.cleared(DISCARD, large, time_s)
+    model.cleared(DISCARD, 0, 1.0)
+    assert model.cost(DISCARD, large) == model.cost(WRITE, large)
+    written, zeroed = model.cost(WRITE, large), model.cost(ZERO, large)
+    for _ in range(200):
+        for size in (small, large):
+            model.cleared(DISCARD, size, 5e-3 + size * 10e-3 / (1 << 30))
+    assert model.cost(DISCARD, small) == pytest.approx(5e-3, rel=0.05)
+    assert model.cost(DISCARD, large) == pytest.approx(7.5e-3, rel=0.05)
+    # Neither writes nor zeroings cost anything else than before.
+    assert (model.cost(WRITE, large), model.cost(ZERO, large)) == (written, zeroed)
+
+
+def test_the_cost_of_discards_stays_within_its_bounds() -> None:
+    model = CostModel()
+    for time_s in (1e-12, 1e12):
+        for _ in range(500):
+            model.cleared(DISCARD, 4096, time_s)
+        assert 0.0 < model.cost(DISCARD, 4096) <= limits.COST_FIXED_MAX_S + 4096 * limits.COST_BYTE_MAX_S

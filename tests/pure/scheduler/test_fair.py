@@ -164,9 +164,10 @@ def test_a_flush_goes_when_the_writes_before_it_are_done() -> None:
     assert queue.pop(0.1) is flush
 
 
-def test_a_flush_waits_for_the_zeroings_before_it() -> None:
+@pytest.mark.parametrize("op", [Op.ZERO, Op.DISCARD])
+def test_a_flush_waits_for_the_zeroings_and_discards_before_it(op: Op) -> None:
     queue = make()
-    (zeroing,) = add(queue, "n1", 1, op=Op.ZERO)
+    (zeroing,) = add(queue, "n1", 1, op=op)
     assert queue.pop(0.0) is zeroing
     (flush,) = add(queue, "n1", 1, op=Op.FLUSH, length=0)
     assert queue.pop(0.0) is None
@@ -174,13 +175,14 @@ def test_a_flush_waits_for_the_zeroings_before_it() -> None:
     assert queue.pop(0.1) is flush
 
 
-def test_windows_with_a_zeroing_teach_nothing_about_other_requests() -> None:
+@pytest.mark.parametrize("op", [Op.ZERO, Op.DISCARD])
+def test_windows_with_a_zeroing_or_a_discard_teach_nothing_about_other_requests(op: Op) -> None:
     """A zeroing that takes a second among quick reads must not make reads look slow."""
     queue = make()
     before = queue.costs.cost(Op.READ, 4096)
     now = 0.0
     for _ in range(200):
-        (zeroing,) = add(queue, "n1", 1, op=Op.ZERO, length=8 << 20)
+        (zeroing,) = add(queue, "n1", 1, op=op, length=8 << 20)
         (reading,) = add(queue, "n1", 1)
         pop_all(queue, now)
         queue.done(reading, now + 0.001)
@@ -188,6 +190,30 @@ def test_windows_with_a_zeroing_teach_nothing_about_other_requests() -> None:
         queue.done(zeroing, now)
     assert queue.costs.windows == 0
     assert queue.costs.cost(Op.READ, 4096) == before
+
+
+def test_a_flow_pays_for_its_discards_what_they_take() -> None:
+    """After a discard that took 100 ms, the other flow gets reads that cost 100 ms, and not those for a write."""
+    queue = make(depth=1)
+    for number in range(40):
+        (discard,) = add(queue, "n1", 1, op=Op.DISCARD, length=MIB)
+        queue.pop(float(number))
+        queue.done(discard, number + 0.1)
+    assert queue.costs.cost(Op.DISCARD, MIB) == pytest.approx(0.1, rel=0.1)
+    add(queue, "n1", 5, 50.0, op=Op.DISCARD, length=MIB)
+    add(queue, "n2", 5000, 50.0)
+    reads_s, between_s = 0.0, []
+    for _ in range(4000):
+        request = queue.pop(50.0)
+        assert isinstance(request, DiskRequest)
+        queue.done(request, 50.0)
+        if request.op is Op.DISCARD:
+            between_s.append(reads_s)
+            reads_s = 0.0
+        else:
+            reads_s += request.cost_s
+    assert between_s[1:] == pytest.approx([0.1] * (len(between_s) - 1), rel=0.15)
+    assert len(between_s) > 2
 
 
 def test_zeroing_flows_share_a_disk_by_what_zeroing_costs_it() -> None:

@@ -11,7 +11,7 @@ from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
 
 FLOWS = [FlowKey(node, io_class) for node in ("n1", "n2", "n3") for io_class in IoClass]
 WAITS, SENT, DONE = "waits", "sent", "done"
-WRITES = (Op.WRITE, Op.ZERO)
+WRITES = (Op.WRITE, Op.ZERO, Op.DISCARD)
 
 
 def any_policy(rng: random.Random) -> DiskPolicy:
@@ -41,7 +41,7 @@ class Model:
     def add(self) -> None:
         rng = self.rng
         for _ in range(rng.randrange(1, 6)):
-            op = rng.choices(list(Op), [3, 4, 2, 1])[0]
+            op = rng.choices(list(Op), [3, 4, 2, 1, 1])[0]
             length = 0 if op is Op.FLUSH else rng.choice((512, 4096, 1 << 20))
             request = DiskRequest(op, 0, length, None, 0, _ignored, flow=rng.choice(FLOWS))
             self.queue.add(request, self.now)

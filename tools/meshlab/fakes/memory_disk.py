@@ -10,6 +10,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -17,6 +18,9 @@ from meshfs.disk.base import DiskRequest, Op
 from meshfs.disk.file.verifier import make_verifier
 
 Predicate = Callable[[DiskRequest], bool]
+
+#: What a discarded byte reads as. It is neither the old byte nor zero, so that nobody relies on either.
+DISCARDED: Final = b"\xdd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,8 @@ class MemoryDisk:
             return -errno.ENOSPC
         if request.op == Op.ZERO:
             self._change(request, start, stop, bytes(request.length))
+        elif request.op == Op.DISCARD:
+            self._change(request, start, stop, DISCARDED * request.length)
         elif request.buffer is not None:
             data = request.buffer.view[request.start : request.start + request.length]
             self._change(request, start, stop, data)

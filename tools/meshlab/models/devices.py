@@ -44,7 +44,8 @@ class Device(Protocol):
 class Times:
     """Holds the seconds that one request takes: a fixed time and a time per byte.
 
-    A flush takes only its fixed time. A zeroing takes a write's fixed time, and ``zero_byte_s`` per byte.
+    A flush takes only its fixed time. A zeroing takes a write's fixed time, and ``zero_byte_s`` per byte. A discard
+    takes ``discard_fixed_s``, and ``discard_byte_s`` per byte.
     """
 
     read_fixed_s: float
@@ -53,6 +54,8 @@ class Times:
     write_byte_s: float
     flush_fixed_s: float
     zero_byte_s: float = 0.0
+    discard_fixed_s: float = 0.0
+    discard_byte_s: float = 0.0
 
     def of(self, op: int, length: int) -> float:
         if op == Op.READ:
@@ -61,6 +64,8 @@ class Times:
             return self.write_fixed_s + self.write_byte_s * length
         if op == Op.ZERO:
             return self.write_fixed_s + self.zero_byte_s * length
+        if op == Op.DISCARD:
+            return self.discard_fixed_s + self.discard_byte_s * length
         return self.flush_fixed_s
 
 

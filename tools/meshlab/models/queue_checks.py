@@ -118,7 +118,7 @@ class Order(SilentRecorder):
     def added(self, request: SimulatedRequest, now: float) -> None:
         if request.op != Op.FLUSH:
             self._waiting[request.flow][request.number] = None
-        if request.op in (Op.WRITE, Op.ZERO):
+        if request.op not in (Op.READ, Op.FLUSH):
             self._unfinished_writes[request.flow][request.number] = None
 
     def sent(self, request: SimulatedRequest, now: float) -> None:
@@ -164,7 +164,7 @@ class WorkConserving(SilentRecorder):
             self._flushes[request.flow][request.number] = None
             return
         self._sendable[request.flow] += 1
-        if request.op in (Op.WRITE, Op.ZERO):
+        if request.op not in (Op.READ, Op.FLUSH):
             self._writes[request.flow][request.number] = None
 
     def sent(self, request: SimulatedRequest, now: float) -> None:
