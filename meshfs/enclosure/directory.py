@@ -1,0 +1,195 @@
+"""Look at a folder of images: which files are images, what their ids are, and why a file is not offered as a disk.
+
+    scan_folder    looks at the files. Blocks as long as the file system blocks
+    choose         decides which of the images of all folders of a node are disks, if several have one id. Pure
+
+Each regular file that is not hidden is an image. Its id is in its extended attribute user.meshfs.id, which is made when
+the image is first seen. So the id survives a new name of the file or of the folder, and a move to another folder of the
+same file system. A copy of the file has the id only if the copy program was asked to copy extended attributes.
+
+A file that a program has open for writing is not complete, so it is not offered yet. The kernel gives a read lease only
+on a file that nobody has open for writing (fcntl(2), F_SETLEASE). An image that was offered before is not asked again,
+because the exporter itself has it open.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import signal
+import stat
+import uuid
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from meshfs import limits
+
+#: The extended attribute that has the id of an image.
+ATTRIBUTE: Final = "user.meshfs.id"
+_ID: Final = re.compile(r"image-[0-9a-z-]{1,57}")
+
+#: Identifies a file until the machine reboots: the numbers of its file system and its inode.
+FileKey = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Describes one file of a folder. ``why`` says why the file is not a disk, or is empty.
+
+    ``may_end`` is True if that reason may end without a notification of the kernel.
+    """
+
+    path: Path
+    key: FileKey
+    size_bytes: int
+    id: str = ""
+    why: str = ""
+    may_end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FolderImages:
+    """Holds the images of one folder, in the order of their names. ``why`` says why the folder cannot be read."""
+
+    images: tuple[Image, ...] = ()
+    why: str = ""
+
+
+def scan_folder(folder: Path, offered: Container[FileKey]) -> FolderImages:
+    """Return the images in the folder. ``offered`` has the images that were offered at the last look.
+
+    A folder that is missing has no images. Raises OSError if the file system fails in any other way.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        return FolderImages(why=f"its folder {folder} cannot be read: {error.strerror}")
+    try:
+        names = sorted(name for name in os.listdir(fd) if not name.startswith("."))
+        found = (_image(folder, fd, name, offered) for name in names[: limits.DISKS_PER_NODE_MAX])
+        return FolderImages(tuple(image for image in found if image is not None))
+    finally:
+        os.close(fd)
+
+
+def _image(folder: Path, folder_fd: int, name: str, offered: Container[FileKey]) -> Image | None:
+    """Return the image, or None if the file is no regular file or was removed meanwhile."""
+    path = folder / name
+    try:
+        status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        key = status.st_dev, status.st_ino
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder_fd)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Image(path, (0, 0), 0, why=f"it cannot be opened: {error.strerror}", may_end=True)
+    try:
+        return _look(path, fd, key, status.st_size, is_offered=key in offered)
+    finally:
+        os.close(fd)
+
+
+def _look(path: Path, fd: int, key: FileKey, size_bytes: int, *, is_offered: bool) -> Image:
+    if not is_offered and _is_being_written(fd):
+        return Image(path, key, size_bytes, why="a program has it open for writing", may_end=True)
+    if not size_bytes:
+        return Image(path, key, size_bytes, why="it is empty", may_end=True)
+    try:
+        return Image(path, key, size_bytes, _id_of(fd))
+    except ValueError as error:
+        return Image(path, key, size_bytes, why=str(error), may_end=True)
+    except OSError as error:
+        why = f"its id cannot be kept in its attribute {ATTRIBUTE}: {error.strerror}"
+        if error.errno == errno.ENOTSUP:
+            why = f"its file system has no extended attributes, so its id cannot be kept ({ATTRIBUTE})"
+        return Image(path, key, size_bytes, why=why)
+
+
+def _is_being_written(fd: int) -> bool:
+    """Return whether a program has the file open for writing. Return False if the file system has no leases."""
+    try:
+        # If a program opens the file now, the kernel sends a signal to this process. By default, SIGIO would end it.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def _id_of(fd: int) -> str:
+    """Return the id of the image, and give it one if it has none. Raises ValueError for an attribute that is no id."""
+    kept = _attribute(fd)
+    if kept is None:
+        # If the attribute exists now, another exporter has just done the same.
+        with contextlib.suppress(FileExistsError):
+            os.setxattr(fd, ATTRIBUTE, f"image-{uuid.uuid4()}".encode(), os.XATTR_CREATE)
+        kept = _attribute(fd) or b""
+    text = kept.decode("ascii", errors="replace")
+    if not _ID.fullmatch(text):
+        raise ValueError(f"its attribute {ATTRIBUTE} is {text!r:.80}, which is no id of an image; remove the attribute")
+    return text
+
+
+def _attribute(fd: int) -> bytes | None:
+    try:
+        return os.getxattr(fd, ATTRIBUTE)
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return None
+        raise
+
+
+def choose(
+    folders: Mapping[str, Sequence[Image]], offered: Mapping[str, FileKey], taken: Container[str] = ()
+) -> tuple[dict[str, list[Image]], list[Image]]:
+    """Return the images that are disks, by folder, and the images that are not, each with its reason.
+
+    If several images have one id, the one that is ``offered`` under that id stays, otherwise the first one. ``taken``
+    has the names of listed disks.
+    """
+    chosen = _holders(folders, offered)
+    kept: dict[str, list[Image]] = {}
+    refused: list[Image] = []
+    for folder, images in folders.items():
+        kept[folder] = []
+        for image in images:
+            holder = chosen.get(image.id)
+            if image.why:
+                refused.append(image)
+            elif image.id in taken:
+                refused.append(_refuse(image, "a listed disk of the config has this id as its name"))
+            elif holder is not image and holder is not None:
+                refused.append(_refuse(image, _twin_of(image, holder)))
+            else:
+                kept[folder].append(image)
+    return kept, refused
+
+
+def _holders(folders: Mapping[str, Iterable[Image]], offered: Mapping[str, FileKey]) -> dict[str, Image]:
+    """Return the image that has each id."""
+    holders: dict[str, Image] = {}
+    for images in folders.values():
+        for image in images:
+            if image.why:
+                continue
+            holder = holders.setdefault(image.id, image)
+            key = offered.get(image.id)
+            if holder.key != key and image.key == key:
+                holders[image.id] = image
+    return holders
+
+
+def _twin_of(image: Image, holder: Image) -> str:
+    if image.key == holder.key:
+        return f"it is the same file as {holder.path}"
+    return f"{holder.path} has the same id; if this is a copy, give it an own id with `setfattr -x {ATTRIBUTE}`"
+
+
+def _refuse(image: Image, why: str) -> Image:
+    return Image(image.path, image.key, image.size_bytes, image.id, why)
