@@ -5,6 +5,7 @@ from typing import Protocol
 
 import trio
 
+from meshfs.enclosure_info import EnclosureInfo
 from meshfs.fuse.handles import DiskPort
 from meshfs.initiator import ExporterState
 from meshfs.model import DiskInfo
@@ -22,6 +23,10 @@ class ExporterView(Protocol):
     @property
     def disks(self) -> tuple[DiskInfo, ...]:
         """Return the disks that the exporter announced last."""
+
+    @property
+    def enclosures(self) -> tuple[EnclosureInfo, ...]:
+        """Return the enclosures that the exporter announced last."""
 
 
 class Exporters(Protocol):

@@ -1,6 +1,6 @@
 """The composition root of a mount. Only this module makes the parts and connects them.
 
-    initiator --on_change--> Mesh (catalog, tree) <-- Operations <-- front end
+    initiator --on_change--> Mesh (catalogs, tree) <-- Operations <-- front end
      its ports <--------------------------------------'   |
                                        Status <-- open files
 
@@ -39,9 +39,7 @@ class Mount:
         self.config_watch = ConfigWatch(settings.config.given, settings.node, self.in_force.changes)
         files, gone = OpenFiles(), GonePages()
         self.mesh = Mesh(settings, initiator, gone)
-        self.status = Status(
-            settings, self.mesh.catalog, initiator, files.of_disk, self.config_watch, log_state, control
-        )
+        self.status = Status(settings, self.mesh, initiator, files.of_disk, self.config_watch, log_state, control)
         self.operations = Operations(
             self.mesh.tree,
             lambda info: initiator.port(info.id),

@@ -1,6 +1,6 @@
-"""The status document of a mount: its settings, exporters, disks and problems.
+"""The status document of a mount: its settings, exporters, disks, enclosures and problems.
 
-settings, exporters, disks -> facts -> problems (problems.py) -> document -> status file, metrics, log
+settings, exporters, disks, enclosures -> facts -> problems (problems.py) -> document -> status file, metrics, log
 """
 
 import json
@@ -14,10 +14,20 @@ from meshfs import bugs
 from meshfs.cluster.config_watch import ConfigWatch
 from meshfs.model import DiskInfo
 from meshfs.mount.exporters import Exporters
+from meshfs.mount.mesh import Mesh
 from meshfs.mount.settings import Settings
 from meshfs.mount.status_views import for_others
-from meshfs.namespace.catalog import Catalog, CatalogDisk
-from meshfs.telemetry.documents import STATUS_VERSION, LogState, MountDisk, MountFacts, MountFindings, MountStatus
+from meshfs.namespace.catalog import CatalogDisk
+from meshfs.namespace.enclosures import CatalogEnclosure
+from meshfs.telemetry.documents import (
+    STATUS_VERSION,
+    LogState,
+    MountDisk,
+    MountEnclosure,
+    MountFacts,
+    MountFindings,
+    MountStatus,
+)
 from meshfs.telemetry.mount_records import MountExporterRecord, MountRecord, PathRecord
 from meshfs.telemetry.problem_finders import path_key
 from meshfs.telemetry.problem_watch import ProblemWatch
@@ -34,7 +44,7 @@ class Status:
     def __init__(
         self,
         settings: Settings,
-        catalog: Catalog,
+        mesh: Mesh,
         initiator: Exporters,
         opens: Counter[str],
         config_watch: ConfigWatch,
@@ -44,7 +54,7 @@ class Status:
         #: A reload replaces these settings by others of the same node.
         self.settings = settings
         self.problem_watch = ProblemWatch(self._counts, self._find)
-        self._catalog = catalog
+        self._mesh = mesh
         self._initiator = initiator
         self._opens = opens
         self._config_watch = config_watch
@@ -59,8 +69,9 @@ class Status:
 
     def document(self) -> MountStatus:
         """Return the document. Its values do not change later."""
-        disks = [self._describe(*known) for known in self._catalog.disks.items()]
-        found: MountFindings = {**self._facts(), "disks": disks}
+        disks = [self._describe(*known) for known in self._mesh.catalog.disks.items()]
+        enclosures = [_describe_enclosure(each) for each in self._mesh.enclosures.enclosures.values()]
+        found: MountFindings = {**self._facts(), "disks": disks, "enclosures": enclosures}
         return {**found, "problems": [problem.as_json() for problem in mount_problems(found)]}
 
     async def slow_document(self) -> MountStatus:
@@ -69,11 +80,14 @@ class Status:
         return {**found, "problems": [problem.as_json() for problem in await _slow_problems(found)]}
 
     async def _slow_findings(self) -> MountFindings:
-        disks = []
-        for known in list(self._catalog.disks.items()):
+        disks, enclosures = [], []
+        for known in list(self._mesh.catalog.disks.items()):
             disks.append(self._describe(*known))
             await trio.lowlevel.checkpoint()
-        return {**self._facts(), "disks": disks}
+        for enclosure in list(self._mesh.enclosures.enclosures.values()):
+            enclosures.append(_describe_enclosure(enclosure))
+            await trio.lowlevel.checkpoint()
+        return {**self._facts(), "disks": disks, "enclosures": enclosures}
 
     def _describe(self, disk_id: str, disk: CatalogDisk) -> MountDisk:
         info = disk.info
@@ -104,7 +118,7 @@ class Status:
         }
 
     def _facts(self) -> MountFacts:
-        """Return everything except the disks and the problems."""
+        """Return everything except the disks, the enclosures and the problems."""
         settings = self.settings
         recent = self.problem_watch.recent
         addresses = {node.name: len(node.addresses) for node in settings.config.nodes}
@@ -128,7 +142,9 @@ class Status:
                 for exporter in self._initiator.status()
             ],
             "config_digest": settings.config.digest,
-            "refused": sorted(self._catalog.problems),
+            "refused": sorted(self._mesh.catalog.problems),
+            "refused_enclosures": sorted(self._mesh.enclosures.problems),
+            "slot_problems": list(self._mesh.tree.slot_problems),
             "control": self._control,
             "config_state": self._config_watch.state(),
             "log": self._log_state(),
@@ -161,6 +177,38 @@ class Status:
 
     async def _find(self) -> list[Problem]:
         return await _slow_problems(await self._slow_findings())
+
+
+def _describe_enclosure(enclosure: CatalogEnclosure) -> MountEnclosure:
+    info = enclosure.info
+    return {
+        "id": info.id,
+        "node": info.node,
+        "name": info.name,
+        "kind": info.kind.value,
+        "access": info.access.value,
+        "state": enclosure.state,
+        "why": info.why,
+        "vendor": info.vendor,
+        "product": info.product,
+        "revision": info.revision,
+        "size_bytes": info.size_bytes,
+        "changed_ns": info.changed_ns,
+        "slots": [
+            {
+                "name": slot.name,
+                "text": slot.text,
+                "number": slot.number,
+                "status": slot.status,
+                "locate": slot.locate,
+                "fault": slot.fault,
+                "disk": slot.disk,
+                "why": slot.why,
+            }
+            for slot in info.slots
+        ],
+        "present": enclosure.present,
+    }
 
 
 async def _slow_problems(findings: MountFindings) -> list[Problem]:

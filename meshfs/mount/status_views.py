@@ -1,7 +1,7 @@
 """Select the part of a mount's status document that a user may see. Pure.
 
-Root and the user of the mount's process see everything. All other users see whether all is well: the disks, the paths
-to their exporters, and the problems. They do not see what others read, write and wait for.
+Root and the user of the mount's process see everything. All other users see whether all is well: the disks, the
+enclosures, the paths to their exporters, and the problems. They do not see what others read, write and wait for.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,16 @@ from meshfs.telemetry.documents import MountStatus
 
 _WHOLE: Final = (
     *("version", "program", "mountpoint", "config", "node", "pid", "uptime_s", "io_timeout_s", "security"),
-    *("addresses", "refused", "config_state", "config_digest", "problems"),
+    *(
+        "addresses",
+        "refused",
+        "refused_enclosures",
+        "slot_problems",
+        "enclosures",
+        "config_state",
+        "config_digest",
+        "problems",
+    ),
 )
 _EXPORTER: Final = (
     *("node", "state", "why", "since_s", "retry_in_s", "away_s", "failing_fast", "hung_disks", "addresses"),

@@ -1,15 +1,20 @@
-"""The entries of the tree of a mount: directories, symlinks, the status file, and the files of disks. Pure."""
+"""The entries of the tree of a mount: directories, symlinks, the status file, files of disks and enclosures. Pure."""
 
 import stat
 from collections.abc import Iterator
 from typing import Final, Self
 
+from meshfs.enclosure_info import SlotInfo
 from meshfs.model import Access
 from meshfs.namespace.catalog import CatalogDisk
+from meshfs.namespace.enclosures import CatalogEnclosure
 
 XATTR_PREFIX: Final = b"user.meshfs."
-#: The prefix of the same attributes for callers who may not read the disk.
+#: The prefix of the same attributes for callers who may not read the file.
 XATTR_OPEN_PREFIX: Final = b"system.meshfs."
+#: A slot with a longer name has no attribute. The kernel lists at most 64 KiB of names (XATTR_LIST_MAX). So the names
+#: of all slots of an enclosure fit.
+XATTR_SLOT_NAME_MAX_BYTES: Final = 96
 
 _MODES: Final = {Access.READ_WRITE: 0o660, Access.READ_ONLY: 0o440, Access.NONE: 0}
 
@@ -64,7 +69,17 @@ class StatusFile(TreeEntry):
         super().__init__(path, inode, stat.S_IFREG | 0o444, mtime_ns)
 
 
-class DiskFile(TreeEntry):
+class DeviceFile(TreeEntry):
+    """Is the base class of the files that have extended attributes: those of disks and of enclosures."""
+
+    __slots__ = ()
+
+    def xattrs(self) -> dict[bytes, bytes]:
+        """Return the extended attributes. Those with an unknown value are left out."""
+        raise NotImplementedError
+
+
+class DiskFile(DeviceFile):
     """Describes a disk's file. ``disk`` is the catalog's last entry for it, and ``instance`` its device or image."""
 
     __slots__ = ("disk", "instance")
@@ -88,22 +103,73 @@ class DiskFile(TreeEntry):
         self.instance = disk.info.instance or self.instance
 
     def xattrs(self) -> dict[bytes, bytes]:
-        """Return the extended attributes. Those with an unknown value (serial, slot, ...) are left out."""
         info = self.disk.info
-        values = {
-            "id": info.id,
-            "node": info.node,
-            "name": info.name,
-            "model": info.model,
-            "serial": info.serial,
-            "logical_block_size": str(info.logical_block_size_bytes),
-            "physical_block_size": str(info.physical_block_size_bytes),
-            "rotational": str(int(info.rotational)),
-            "cache": info.cache,
-            "access": info.access.value,
-            "state": self.disk.state,
-            "why": info.why if self.disk.present else "",
-            "enclosure": info.enclosure,
-            "slot": info.slot,
-        }
-        return {XATTR_PREFIX + name.encode(): value.encode(errors="replace") for name, value in values.items() if value}
+        return _named(
+            {
+                "id": info.id,
+                "node": info.node,
+                "name": info.name,
+                "model": info.model,
+                "serial": info.serial,
+                "logical_block_size": str(info.logical_block_size_bytes),
+                "physical_block_size": str(info.physical_block_size_bytes),
+                "rotational": str(int(info.rotational)),
+                "cache": info.cache,
+                "access": info.access.value,
+                "state": self.disk.state,
+                "why": info.why if self.disk.present else "",
+                "enclosure": info.enclosure,
+                "slot": info.slot,
+            }
+        )
+
+
+class EnclosureFile(DeviceFile):
+    """Describes an enclosure's file. ``enclosure`` is the catalog's last entry for it."""
+
+    __slots__ = ("enclosure",)
+
+    def __init__(self, path: str, inode: int, mtime_ns: int, enclosure: CatalogEnclosure) -> None:
+        info = enclosure.info
+        super().__init__(path, inode, stat.S_IFREG | _MODES[info.access], info.changed_ns or mtime_ns)
+        self.enclosure = enclosure
+
+    def become(self, enclosure: CatalogEnclosure, now_ns: int) -> None:
+        # The enclosure may have moved to a node whose clock is behind, so the time never goes back.
+        self.mtime_ns = max(self.mtime_ns, enclosure.info.changed_ns or now_ns)
+        self.mode = stat.S_IFREG | _MODES[enclosure.info.access]
+        self.enclosure = enclosure
+
+    def xattrs(self) -> dict[bytes, bytes]:
+        info = self.enclosure.info
+        slots = {f"slot.{slot.name}": _slot_text(slot) for slot in info.slots if _has_attribute(slot)}
+        return _named(
+            {
+                "id": info.id,
+                "node": info.node,
+                "name": info.name,
+                "kind": info.kind.value,
+                "access": info.access.value,
+                "state": self.enclosure.state,
+                "why": info.why if self.enclosure.present else "",
+                "vendor": info.vendor,
+                "product": info.product,
+                "revision": info.revision,
+                "slots": str(len(info.slots)),
+                **slots,
+            }
+        )
+
+
+def _named(values: dict[str, str]) -> dict[bytes, bytes]:
+    return {XATTR_PREFIX + name.encode(): value.encode(errors="replace") for name, value in values.items() if value}
+
+
+def _has_attribute(slot: SlotInfo) -> bool:
+    return len(slot.name.encode()) <= XATTR_SLOT_NAME_MAX_BYTES
+
+
+def _slot_text(slot: SlotInfo) -> str:
+    """Return a slot in words, for example "ok locate disk=image-1"."""
+    lamps = [name for name, on in (("locate", slot.locate), ("fault", slot.fault)) if on]
+    return " ".join([slot.status, *lamps, *([f"disk={slot.disk}"] if slot.disk else [])])

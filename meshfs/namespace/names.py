@@ -1,4 +1,4 @@
-"""Which names of exporters can be file names of the tree. Pure."""
+"""Decide which names of exporters can be file names of the tree. Pure."""
 
 from typing import Final
 

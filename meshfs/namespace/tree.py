@@ -3,13 +3,14 @@
     /disk/by-id/<id>                          the disks
     /disk/by-node/<node>/<name>               -> ../../by-id/<id>
     /disk/by-enclosure/<enclosure>/<slot>     -> ../../by-id/<id>
-    /enclosure/by-id, /enclosure/by-node      empty until enclosures are announced
+    /enclosure/by-id/<id>                     the enclosures
+    /enclosure/by-node/<node>/<name>          -> ../../by-id/<id>
     /.meshfs/status                           found by name but not listed; its content is made at open, as in /proc
 
-``update`` changes the tree to show the catalog's disks. A path of one kind keeps its inode number for the mount's
-lifetime, also if it disappears and comes back. The tree remembers the ``limits.INODES_REMEMBERED_MAX`` most recent
-paths. A number is never used twice, so a forgotten path only gets a new number. A directory's mtime changes with its
-contents.
+``update`` changes the tree to show the disks and enclosures of the catalogs. A path of one kind keeps its inode number
+for the mount's lifetime, also if it disappears and comes back. The tree remembers the ``limits.INODES_REMEMBERED_MAX``
+most recent paths. A number is never used twice, so a forgotten path only gets a new number. A directory's mtime changes
+with its contents.
 
 A disk's file belongs to one device or image (``DiskInfo.instance``). If another one takes the name, the path gets
 another inode. The kernel keeps cached pages by inode. So a file opened on the new disk never reads the old disk's
@@ -18,12 +19,14 @@ pages, and the old disk's dirty pages are never written to the new one.
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from meshfs import limits
 from meshfs.namespace.catalog import CatalogDisk
-from meshfs.namespace.entries import Directory, DiskFile, StatusFile, Symlink, TreeEntry
-from meshfs.namespace.names import is_file_name
+from meshfs.namespace.enclosures import CatalogEnclosure
+from meshfs.namespace.entries import Directory, DiskFile, EnclosureFile, StatusFile, Symlink, TreeEntry
+from meshfs.namespace.slots import slots_of
 
 ROOT_INODE: Final = 1
 STATUS_PATH: Final = "/.meshfs/status"
@@ -40,6 +43,8 @@ class MeshTree:
         self._by_inode: dict[int, TreeEntry] = {}
         # Inodes of disks' files that the current update removed, or whose disks grew.
         self._stale: list[int] = []
+        #: A line for each slot that two disks claim, or that is not shown.
+        self.slot_problems: tuple[str, ...] = ()
         self.root = self._directory("/", None, now_ns)
         hidden = self._directory("/.meshfs", self.root, now_ns)
         status = StatusFile(STATUS_PATH, self._number(StatusFile, STATUS_PATH), now_ns)
@@ -55,29 +60,41 @@ class MeshTree:
         """Take the nodes of another config. The next ``update`` adds and removes their folders."""
         self._cluster_nodes = tuple(nodes)
 
-    def update(self, disks: Mapping[str, CatalogDisk], now_ns: int) -> list[int]:
-        """Make the tree show exactly these disks, and the folders of all the config's nodes.
+    def update(
+        self,
+        disks: Mapping[str, CatalogDisk],
+        now_ns: int,
+        enclosures: Mapping[str, CatalogEnclosure] = MappingProxyType({}),
+    ) -> list[int]:
+        """Make the tree show exactly these disks and enclosures, and the folders of all the config's nodes.
 
         Returns the inodes of disks' files whose cached pages and attributes are no longer valid: files that are gone,
         and files of disks that grew, because a reader would otherwise still see the old end.
         """
         self._stale = []
-        by_id: dict[str, CatalogDisk | str] = dict(disks)
-        by_node: dict[str, dict[str, str]] = {node: {} for node in self._cluster_nodes}
-        by_enclosure: dict[str, dict[str, str]] = {}
-        for disk_id, disk in disks.items():
-            info = disk.info
-            by_node.setdefault(info.node, {})[info.name] = f"../../by-id/{disk_id}"
-            if is_file_name(info.enclosure) and is_file_name(info.slot):
-                by_enclosure.setdefault(info.enclosure, {}).setdefault(info.slot, f"../../by-id/{disk_id}")
+        slots = slots_of(disks, enclosures)
+        self.slot_problems = slots.problems
+        by_enclosure = {
+            enclosure: {slot: f"../../by-id/{disk_id}" for slot, disk_id in of_it.items()}
+            for enclosure, of_it in slots.disks.items()
+        }
         wanted = {
-            "disk": {"by-id": by_id, "by-node": by_node, "by-enclosure": by_enclosure},
-            "enclosure": {"by-id": {}, "by-node": {}},
+            "disk": {"by-id": disks, "by-node": self._by_node(disks), "by-enclosure": by_enclosure},
+            "enclosure": {"by-id": enclosures, "by-node": self._by_node(enclosures)},
         }
         self._fill(self.root, wanted, now_ns)
         self.root.entries[b".meshfs"] = self._hidden
         self.root.hidden = frozenset((b".meshfs",))
         return self._stale
+
+    def _by_node(
+        self, entries: Mapping[str, CatalogDisk] | Mapping[str, CatalogEnclosure]
+    ) -> dict[str, dict[str, str]]:
+        """Return the links of the entries by node and name, with a folder for every node of the config."""
+        by_node: dict[str, dict[str, str]] = {node: {} for node in self._cluster_nodes}
+        for entry_id, entry in entries.items():
+            by_node.setdefault(entry.info.node, {})[entry.info.name] = f"../../by-id/{entry_id}"
+        return by_node
 
     def _fill(self, directory: Directory, wanted: Mapping[str, object], now_ns: int) -> None:
         """Make ``directory`` hold exactly ``wanted``, in which mappings are directories and texts are symlinks."""
@@ -104,6 +121,12 @@ class MeshTree:
                     old.become(what, now_ns)
                 return old
             node = DiskFile(path, self._number(DiskFile, f"{path}\0{what.info.instance}"), now_ns, what)
+        elif isinstance(what, CatalogEnclosure):
+            if isinstance(old, EnclosureFile):
+                if old.enclosure != what:
+                    old.become(what, now_ns)
+                return old
+            node = EnclosureFile(path, self._number(EnclosureFile, path), now_ns, what)
         elif isinstance(what, Mapping):
             node = old if isinstance(old, Directory) else self._directory(path, directory, now_ns)
             self._fill(node, what, now_ns)

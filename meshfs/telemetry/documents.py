@@ -7,6 +7,7 @@ reads through mount_records.py and exporter_records.py; a test compares the name
     MountStatus         the status file of a mount: /.meshfs/status
       MountExporter       an exporter as the mount sees it, with a PathStatus for each possible path
       MountDisk           a disk, with the I/O of its openers so far (DiskIoDocument)
+      MountEnclosure      an enclosure, with a MountSlot for each of its slots
       ProblemItem         a problem that the process has found in itself
     ReloadOutcome       the answer to "reload" on the control socket
 """
@@ -187,6 +188,41 @@ class MountDisk(TypedDict):
     io: DiskIoDocument
 
 
+class MountSlot(TypedDict):
+    """Describes a slot of an enclosure, as `meshfs.enclosure_info.SlotInfo` does. ``disk`` is the id of its disk."""
+
+    name: str
+    text: str
+    number: int
+    status: str
+    locate: bool
+    fault: bool
+    disk: str
+    why: str
+
+
+class MountEnclosure(TypedDict):
+    """Describes an enclosure: an `EnclosureInfo`, and whether a session reaches its exporter.
+
+    ``state`` is "absent" if ``present`` is False.
+    """
+
+    id: str
+    node: str
+    name: str
+    kind: str
+    access: str
+    state: str
+    why: str
+    vendor: str
+    product: str
+    revision: str
+    size_bytes: int
+    changed_ns: int
+    slots: list[MountSlot]
+    present: bool
+
+
 class MountRecent(TypedDict):
     """Holds the growth of counters within the last minute: by disk id, path (`problem_finders.path_key`) or name."""
 
@@ -205,7 +241,11 @@ class ProcessFacts(TypedDict):
 
 
 class MountFacts(ProcessFacts):
-    """Describes a mount's status without its disks and its problems."""
+    """Describes a mount's status without its disks, its enclosures and its problems.
+
+    ``refused`` and ``refused_enclosures`` have a line for each disk, and for each enclosure or slot, that is not shown.
+    ``slot_problems`` has a line for each slot whose disk is in doubt.
+    """
 
     version: int
     #: False in the public part of the status, which has no facts about users' I/O.
@@ -220,6 +260,8 @@ class MountFacts(ProcessFacts):
     exporters: list[MountExporter]
     config_digest: str
     refused: list[str]
+    refused_enclosures: list[str]
+    slot_problems: list[str]
     control: str
     config_state: ConfigState
     log: LogState
@@ -230,6 +272,7 @@ class MountFindings(MountFacts):
     """Holds the part of the status that the rules of problems.py examine."""
 
     disks: list[MountDisk]
+    enclosures: list[MountEnclosure]
 
 
 class MountStatus(MountFindings):

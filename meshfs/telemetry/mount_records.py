@@ -55,6 +55,43 @@ class MountDiskRecord(DiskRecord):
         return self.raw.get("present", True) is True
 
 
+class SlotRecord(Record):
+    """Describes a slot of an enclosure."""
+
+    name = text()
+    label = text("text")
+    number = integer()
+    status = text()
+    locate = flag()
+    fault = flag()
+    disk = text()
+    why = text()
+
+
+class MountEnclosureRecord(Record):
+    """Describes an enclosure as a mount sees it."""
+
+    id = text()
+    node = text()
+    name = text()
+    kind = text()
+    access = text()
+    state = text()
+    why = text()
+    vendor = text()
+    product = text()
+    revision = text()
+    size_bytes = integer()
+    changed_ns = integer()
+    present = flag()
+    slots = parts(SlotRecord)
+
+    @property
+    def path(self) -> str:
+        """Return node/enclosure."""
+        return f"{self.node}/{self.name or self.id}"
+
+
 class PathRecord(Record):
     """Describes a path to an exporter, and its channel if it has one."""
 
@@ -139,11 +176,14 @@ class MountRecord(FindingsRecord):
     addresses = integer()
     io_timeout_s = number()
     refused = texts()
+    refused_enclosures = texts()
+    slot_problems = texts()
     control = text()
     log = part(WrittenPlaceRecord)
     recent = part(MountRecentRecord)
     exporters = parts(MountExporterRecord)
     disks = parts(MountDiskRecord)
+    enclosures = parts(MountEnclosureRecord)
 
     @property
     def is_partial(self) -> bool:

@@ -18,6 +18,7 @@ from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
 from meshfs import limits
+from meshfs.telemetry import enclosure_finders
 from meshfs.telemetry import problem_finders as find
 from meshfs.telemetry.documents import ProblemItem
 from meshfs.telemetry.exporter_records import ExporterRecord
@@ -91,6 +92,7 @@ _COMMON: Final[tuple[Rule[FindingsRecord], ...]] = (
     Rule("internal-errors", _ERROR, find.counted("internal errors", "report the traceback in the log", 1, _INTERNAL)),
     Rule("security-none", _NOTE, find.security_none),
 )
+# fmt: off
 MOUNT_RULES: Final[tuple[Rule[MountRecord], ...]] = (
     Rule("exporter-away", _ERROR, find.exporter_away),
     Rule("io-waits", _ERROR, find.io_waits),
@@ -101,11 +103,19 @@ MOUNT_RULES: Final[tuple[Rule[MountRecord], ...]] = (
     Rule("path-single", _WARNING, find.path_single),
     Rule("disk-absent", _ERROR, find.disk_absent),
     Rule("disk-refused", _ERROR, find.disk_refused),
+    Rule("enclosure-fault", _WARNING, enclosure_finders.enclosure_in_state(
+        "fault", "it reports a fault{why}; find the part with `sg_ses --inhex={path} --raw --raw --status`")),
+    Rule("enclosure-pages", _WARNING, enclosure_finders.enclosure_in_state(
+        "refused", "one of its pages is malformed{why}, so its slots are not known; look for newer firmware")),
+    Rule("enclosure-gone", _WARNING, enclosure_finders.enclosure_in_state(
+        "gone", "its device does not answer, or went away{why}; look at its power and its cable")),
+    Rule("enclosure-state", _WARNING, enclosure_finders.enclosure_in_unknown_state),
+    Rule("enclosure-refused", _WARNING, enclosure_finders.enclosure_refused),
+    Rule("slot-claimed", _WARNING, enclosure_finders.slot_claimed),
     Rule("config-differs", _WARNING, find.config_differs),
     Rule("log-unwritable", _WARNING, find.log_unwritable),
     *_COMMON,
 )
-# fmt: off
 EXPORTER_RULES: Final[tuple[Rule[ExporterRecord], ...]] = (
     Rule("disk-hangs", _ERROR, find.disk_hangs),
     Rule("disk-read-only", _WARNING, find.disk_read_only),

@@ -24,7 +24,7 @@ from meshctl.table import printable
 from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S, WAIT_POLL_S, WAIT_S
 from meshfs.mount.awaited import SeenDisk, SeenExporter, missing
-from meshfs.namespace.catalog import STATE_ABSENT
+from meshfs.namespace.merging import STATE_ABSENT
 from meshfs.telemetry.mount_records import MountRecord
 from meshfs.telemetry.problems import Problem, Severity
 

@@ -16,6 +16,7 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
+from meshfs.enclosure_info import EnclosureInfo
 from meshfs.initiator.channel.channel import CLOSED, Channel
 from meshfs.initiator.remote.dialing import Ways
 from meshfs.initiator.remote.disk_questions import DiskQuestions
@@ -63,6 +64,9 @@ class RemoteExporter:
         self.away_since_s: float | None = None
         #: The disks that the exporter advertised last. They are kept while it is away.
         self.disks: tuple[DiskInfo, ...] = ()
+        #: The enclosures that the exporter advertised last. They are kept while it is away, and in a new session until
+        #: that session has fetched them.
+        self.enclosures: tuple[EnclosureInfo, ...] = ()
         #: The session. It is None while no channel is logged in.
         self.session: InitiatorSession | None = None
         self.io_timeout_s = io_timeout_s
@@ -129,8 +133,8 @@ class RemoteExporter:
         self.interfaces_changed()
 
     def remove(self) -> None:
-        """Close the channels and forget the disks, because the node no longer belongs to the cluster."""
-        self.disks = ()
+        """Close the channels and forget disks and enclosures, because the node no longer belongs to the cluster."""
+        self.disks, self.enclosures = (), ()
         self._scope.cancel()
         self._enter(ExporterEvent.REMOVED, "the config does not have this node any more")
 

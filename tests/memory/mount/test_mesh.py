@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +16,7 @@ from meshfs import bugs
 from meshfs.cluster import config as cluster_config
 from meshfs.cluster.config_watch import LoadedConfig, read
 from meshfs.cluster.keys import Keyring, generate
+from meshfs.enclosure_info import SlotInfo
 from meshfs.errors import ConfigError, KeyFileError, MountFailed
 from meshfs.fuse.operations import Operations
 from meshfs.fuse.transfers import Transfers
@@ -28,6 +29,7 @@ from meshfs.mount.reload import _is_config
 from meshfs.mount.settings import Settings, prepare
 from meshfs.namespace.entries import Directory, DiskFile
 from meshfs.namespace.tree import ROOT_INODE
+from meshlab.fakes.enclosure_port import fake_enclosure
 from meshlab.fakes.initiator import FakeInitiator
 from meshlab.fakes.port import fake_disk
 
@@ -152,6 +154,38 @@ async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
     own = Settings(config, "n1", Keyring(config, "n1"), "/mesh", MountOptions("c", "/mesh"))
     assert [disk["local"] for disk in mounted(own, initiator).status.document()["disks"]] == [True]
     assert len(status["refused"]) == 1
+
+
+async def test_enclosures_follow_their_exporter(config_path: Path) -> None:
+    config = cluster_config.load(config_path)
+    settings = Settings(config, "n2", Keyring(config, "n2"), "/mesh", MountOptions("c", "/mesh"))
+    initiator = FakeInitiator(settings)
+    mount = mounted(settings, initiator)
+
+    def shown() -> list[tuple[str, str, bool]]:
+        document = mount.status.document()
+        return [(each["id"], each["state"], each["present"]) for each in document["enclosures"]]
+
+    exporter = initiator.exporters["n1"]
+    exporter.state = ExporterState.CONNECTED
+    initiator.on_change()
+    assert shown() == []
+    slot = SlotInfo("07", text="Bay 7", number=7, status="ok", locate=True, disk="image-1")
+    exporter.enclosures = (fake_enclosure("n1", "shelf", slots=(slot,)), fake_enclosure("n2", "wrong"))
+    initiator.on_change()
+    assert shown() == [("enc-n1-shelf", "ok", True)]
+    document = mount.status.document()
+    assert document["enclosures"][0]["slots"] == [asdict(slot)]
+    assert document["refused_enclosures"] == ["node n1: enclosure 'enc-n2-wrong': claims to be node 'n2''s"]
+    assert json.loads(mount.status.text(False))["enclosures"] == document["enclosures"]
+    assert (await mount.status.slow_document())["enclosures"] == document["enclosures"]
+    assert "enclosure-refused" in [problem["code"] for problem in document["problems"]]
+    exporter.state = ExporterState.DOWN
+    initiator.on_change()
+    assert shown() == [("enc-n1-shelf", "absent", False)]
+    loaded = without_disk(config_path)
+    mount.reload(replace(settings, config=loaded.config, keyring=loaded.keyring), loaded)
+    assert shown() == []
 
 
 async def test_which_path_is_the_config_of_a_mount(config_path: Path, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from dataclasses import replace
 import pytest
 
 from meshfs import limits
+from meshfs.enclosure_info import SlotInfo
 from meshfs.model import Access, DiskInfo
 from meshfs.namespace.catalog import Catalog, CatalogDisk
-from meshfs.namespace.entries import Directory, DiskFile, StatusFile, Symlink, TreeEntry
+from meshfs.namespace.enclosures import CatalogEnclosure
+from meshfs.namespace.entries import Directory, DiskFile, EnclosureFile, StatusFile, Symlink, TreeEntry
 from meshfs.namespace.tree import MeshTree
+from meshlab.fakes.enclosure_port import fake_enclosure
 from meshlab.fakes.port import fake_disk
 
 
@@ -48,7 +51,8 @@ def test_the_tree_after_the_habits_of_dev_disk() -> None:
     assert listing(tree, "/disk") == ["by-id", "by-node", "by-enclosure"]
     assert listing(tree, "/disk/by-node") == ["n1", "n2"]
     assert listing(tree, "/disk/by-node/n2") == []
-    assert listing(tree, "/enclosure/by-id") == listing(tree, "/enclosure/by-node") == []
+    assert listing(tree, "/enclosure/by-id") == []
+    assert listing(tree, "/enclosure/by-node") == ["n1", "n2"]
     for path in ("/disk/by-node/n1/a", "/disk/by-enclosure/shelf1/07"):
         link = at(tree, path)
         assert isinstance(link, Symlink)
@@ -173,6 +177,80 @@ def test_extended_attributes_tell_what_is_known() -> None:
         b"user.meshfs.access": b"rw",
         b"user.meshfs.state": b"ok",
     }
+
+
+SLOTS = (
+    SlotInfo("01", number=1, status="ok", locate=True, disk="image-1"),
+    SlotInfo("02", number=2, status="not-installed", locate=True, fault=True),
+    SlotInfo("x" * 200, number=3),
+)
+
+
+def test_the_tree_of_enclosures() -> None:
+    info = fake_enclosure("n1", "shelf", slots=SLOTS, size_bytes=300)
+    tree = MeshTree(["n1", "n2"], 1)
+    tree.update({}, 2, {info.id: CatalogEnclosure(info, True)})
+    assert listing(tree, "/enclosure/by-node/n2") == []
+    link = at(tree, "/enclosure/by-node/n1/shelf")
+    assert isinstance(link, Symlink)
+    assert link.target == b"../../by-id/enc-n1-shelf"
+    path = "/enclosure/by-id/enc-n1-shelf"
+    file = at(tree, path)
+    assert isinstance(file, EnclosureFile)
+    assert (file.mode, file.mtime_ns) == (stat.S_IFREG | 0o660, info.changed_ns)
+    moved = replace(info, node="n2", access=Access.READ_ONLY, changed_ns=info.changed_ns + 5)
+    assert tree.update({}, 3, {info.id: CatalogEnclosure(moved, False)}) == []
+    assert at(tree, path) is file
+    assert (file.mode, file.mtime_ns) == (stat.S_IFREG | 0o440, info.changed_ns + 5)
+    assert listing(tree, "/enclosure/by-node/n1") == []
+    assert listing(tree, "/enclosure/by-node/n2") == ["shelf"]
+    tree.update({}, 4)
+    assert at(tree, path) is None
+    tree.update({}, 5, {info.id: CatalogEnclosure(info, True)})
+    again = at(tree, path)
+    assert again is not None
+    assert again.inode == file.inode
+
+
+def test_extended_attributes_tell_what_is_in_the_slots() -> None:
+    info = replace(fake_enclosure("n1", "shelf", slots=SLOTS), vendor="ACME", why="it was")
+    assert EnclosureFile("/x", 2, 0, CatalogEnclosure(info, False)).xattrs() == {
+        b"user.meshfs.id": b"enc-n1-shelf",
+        b"user.meshfs.node": b"n1",
+        b"user.meshfs.name": b"shelf",
+        b"user.meshfs.kind": b"directory",
+        b"user.meshfs.access": b"rw",
+        b"user.meshfs.state": b"absent",
+        b"user.meshfs.vendor": b"ACME",
+        b"user.meshfs.slots": b"3",
+        b"user.meshfs.slot.01": b"ok locate disk=image-1",
+        b"user.meshfs.slot.02": b"not-installed locate fault",
+    }
+
+
+def test_the_names_of_all_attributes_fit_what_the_kernel_lists() -> None:
+    slots = tuple(SlotInfo(f"{number:096}") for number in range(limits.SLOTS_PER_ENCLOSURE_MAX))
+    file = EnclosureFile("/x", 2, 0, CatalogEnclosure(fake_enclosure("n1", "shelf", slots=slots), True))
+    assert sum(len(name) + 1 for name in file.xattrs()) < 1 << 16
+    assert len(file.xattrs()) > limits.SLOTS_PER_ENCLOSURE_MAX
+
+
+def test_a_disk_that_moves_to_another_slot_has_its_link_there() -> None:
+    disk = replace(fake_disk("n1", "a", 10), enclosure="enc", slot="03")
+    other = replace(fake_disk("n1", "b", 10), enclosure="enc", slot="05")
+    tree = MeshTree(["n1"], 1)
+    tree.update(present(disk, other), 2)
+    file = at(tree, f"/disk/by-id/{disk.id}")
+    assert tree.slot_problems == ()
+    tree.update(present(replace(disk, slot="05"), replace(other, slot="03")), 3)
+    links = [at(tree, f"/disk/by-enclosure/enc/{slot}") for slot in ("03", "05")]
+    assert [link.target for link in links if isinstance(link, Symlink)] == [
+        b"../../by-id/meshfs-n1-b",
+        b"../../by-id/meshfs-n1-a",
+    ]
+    assert at(tree, f"/disk/by-id/{disk.id}") is file
+    tree.update(present(disk, replace(other, slot="03")), 4)
+    assert len(tree.slot_problems) == 1
 
 
 def test_numbers_of_paths_long_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,9 +42,14 @@ def disk(**changed: Any) -> dict[str, Any]:
             "io": {}, "opens": 1, **changed}  # fmt: skip
 
 
+def enclosure(**changed: Any) -> dict[str, Any]:
+    return {"id": "enc-1", "node": "n1", "name": "shelf", "state": "ok", "why": "", "present": True,
+            **changed}  # fmt: skip
+
+
 def mount(**changed: Any) -> dict[str, Any]:
     return {"version": 1, "node": "n2", "mountpoint": "/mesh", "addresses": 1, "security": "sign",
-            "exporters": [exporter()], "disks": [disk()], "refused": [],
+            "exporters": [exporter()], "disks": [disk()], "enclosures": [enclosure()],
             "config_state": {"error": "", "reload": [], "restart": []},
             "log": {"path": "/log", "error": ""}, "descriptors": {"used": 50, "limit": 1024},
             "recent": {"disk_errors": {}, "path_losses": {}}, **changed}  # fmt: skip
@@ -87,6 +92,18 @@ MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "disk-absent": ({"disks": [disk(present=False)]}, "disk n1/disk0", "the disk is away: no exporter offers it"),
     "disk-refused": ({"refused": ["node n1: disk 'x': announced twice"]}, "node n1: disk 'x': announced twice",
         "the mount does not show it; give the disk another name"),
+    "enclosure-fault": ({"enclosures": [enclosure(state="fault", why="fan 2 is critical")]}, "enclosure n1/shelf",
+        "it reports a fault (fan 2 is critical); find the part with `sg_ses --inhex=/mesh/enclosure/by-id/enc-1 --raw"),
+    "enclosure-pages": ({"enclosures": [enclosure(state="refused", why="page 02: too short")]}, "enclosure n1/shelf",
+        "one of its pages is malformed (page 02: too short), so its slots are not known"),
+    "enclosure-gone": ({"enclosures": [enclosure(state="gone", why="")]}, "enclosure n1/shelf",
+        "its device does not answer, or went away; look"),
+    "enclosure-state": ({"enclosures": [enclosure(state="odd")]}, "enclosure n1/shelf",
+        "the enclosure is in the state odd"),
+    "enclosure-refused": ({"refused_enclosures": ["enclosure id 'e' of node n1 is already node n2's"]},
+        "enclosure id 'e' of node n1 is already node n2's", "the mount does not show it; if two nodes reach"),
+    "slot-claimed": ({"slot_problems": ["slot e/1: disk 'a' and disk 'b' both claim it"]},
+        "slot e/1: disk 'a' and disk 'b' both claim it", "look which disk is in the slot"),
     "log-unwritable": ({"log": {"path": "/log", "error": "No space left on device"}}, "log /log",
         "it cannot be written: No space left on device"),
     "disk-failing": ({"disks": [disk(state="failing", why="read: EIO")]}, "disk n1/disk0",

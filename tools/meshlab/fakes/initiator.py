@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import trio
 
 from meshfs.cluster.config import Config
+from meshfs.enclosure_info import EnclosureInfo
 from meshfs.initiator import ExporterState
 from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.model import DiskInfo
@@ -23,11 +24,12 @@ class HasConfig(Protocol):
 
 
 class FakeExporter:
-    """Stands for an exporter: its state, and the disks that it offers."""
+    """Stands for an exporter: its state, and the disks and enclosures that it offers."""
 
     def __init__(self) -> None:
         self.state = ExporterState.CONNECTING
         self.disks: tuple[DiskInfo, ...] = ()
+        self.enclosures: tuple[EnclosureInfo, ...] = ()
 
 
 class FakeInitiator:
