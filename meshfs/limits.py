@@ -169,6 +169,11 @@ WAITING_LOCKS_PER_NODE_AND_DISK_MAX: Final = 128
 # The CREATEs of one node that wait for an oplock break, or for I/O of the node's earlier session. A mount that
 # reconnects sends a CREATE for each disk and class. When the wait ends, all of them are tried again, in 100 us each.
 WAITING_CREATES_PER_NODE_MAX: Final = 256
+# The opens of one node that keep the content of an enclosure. The five pages of an enclosure have at most 64 KiB each,
+# and usually 8 KiB together. So the opens of one node keep at most 40 MiB, and usually 1 MiB.
+ENCLOSURE_CONTENTS_PER_NODE_MAX: Final = 128
+# The control pages of one node that are at enclosures. A page takes some 10 ms, and other nodes wait behind it.
+ENCLOSURE_CONTROLS_PER_NODE_MAX: Final = 16
 # The LOCK, CHANGE_NOTIFY, CREATE and long SET_ZERO_DATA requests of one connection that wait. Each of them also holds a
 # credit, and a usual peer has CREDITS_MAX credits.
 ASYNC_PER_CONNECTION_MAX: Final = 512

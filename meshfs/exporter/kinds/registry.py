@@ -6,22 +6,27 @@ A new kind is one line here. In the shares of disks, the line comes before the d
 from collections.abc import Callable
 from typing import Final
 
-from meshfs.exporter.kinds import pipe, root
+from meshfs.enclosure_info import SHARE_ENCLOSURES
+from meshfs.exporter.kinds import pipe
 from meshfs.exporter.kinds.at_create import Creator
 from meshfs.exporter.kinds.disk import create as disk_create
+from meshfs.exporter.kinds.disk import root as disks_root
+from meshfs.exporter.kinds.enclosure import create as enclosure_create
+from meshfs.exporter.kinds.enclosure import root as enclosures_root
 from meshfs.exporter.kinds.scratch import create as scratch_create
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.shares import SHARE_IPC, SHARE_SCRATCH
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM
 
 _OF_DISKS: Final = (
-    root.CREATOR,
+    disks_root.CREATOR,
     disk_create.CREATOR,
 )
 #: The kinds of each share, by the name of the share in lower case, as in `Tree.share`.
 CREATORS: Final[dict[str, tuple[Creator, ...]]] = {
     SHARE_DISKS: _OF_DISKS,
     SHARE_DISKS_SYSTEM: _OF_DISKS,
+    SHARE_ENCLOSURES: (enclosures_root.CREATOR, enclosure_create.CREATOR),
     SHARE_SCRATCH: (scratch_create.CREATOR,),
     SHARE_IPC.lower(): (pipe.CREATOR,),
 }

@@ -1,18 +1,18 @@
-"""Serves the root of a share of disks, a directory with all disks that the node may know of."""
+"""Serves the root of a share of disks or of enclosures, a directory with everything that the node may know of."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.at_create import Creator, answer, check_not_deleted
-from meshfs.exporter.kinds.disk.facts import disk_facts
 from meshfs.exporter.kinds.facts import volume_serial
 from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.exporter.rules.dispositions import OVERWRITES
 from meshfs.exporter.state.directory import DirectoryState
-from meshfs.exporter.state.offered_disk import OfferedDisk
+from meshfs.exporter.state.offer import Offer, Offered
 from meshfs.exporter.state.open import Open, OwningSession
 from meshfs.exporter.state.tree import Tree
 from meshfs.exporter.state.watchers import RootWatchers
@@ -20,20 +20,32 @@ from meshfs.smb.constants import CreateAction, CreateDisposition, CreateOptions,
 from meshfs.smb.info import FileFacts, NamePattern
 from meshfs.smb.messages import CreateRequest, FileTimes, FlushResponse
 
+T = TypeVar("T", bound=Offered)
+
 _INDEX: Final = 1
 
 
-class RootOpen(Kind):
-    """Represents an open of the root. From its beginning to its end, its directory is among ``watchers``."""
+class RootOpen(Kind, Generic[T]):
+    """Represents an open of the root. From its beginning to its end, its directory is among ``watchers``.
 
-    __slots__ = ("_watchers",)
+    ``offer`` has what the directory shows.
+    """
+
+    __slots__ = ("_watchers", "offer")
     directory: DirectoryState
 
     def __init__(
-        self, session: OwningSession[Open], tree: Tree, file_id: int, access: int, watchers: RootWatchers
+        self,
+        session: OwningSession[Open],
+        tree: Tree,
+        file_id: int,
+        access: int,
+        offer: Offer[T],
+        watchers: RootWatchers,
     ) -> None:
         super().__init__(session, tree, file_id, access, "")
         self.directory = DirectoryState()
+        self.offer = offer
         self._watchers = watchers
         watchers.add(self.directory)
 
@@ -60,29 +72,35 @@ class RootOpen(Kind):
             volume_serial=volume_serial(exporter),
         )
 
-    def disks(self, request: Request, name: bytes) -> list[OfferedDisk]:
-        """Return all disks that the node may know of, or only the disk with the name ``name``."""
-        disks, node = request.peer.exporter.disks, request.session.user
-        if not name:
-            return disks.visible(node)
-        named = disks.find(name.decode(errors="replace"), node)
-        return [] if named is None else [named]
-
     def entries(
         self, request: Request, pattern: NamePattern, after: str | None, newest: int
     ) -> Iterator[tuple[str, FileFacts | None]]:
-        for disk in request.peer.exporter.disks.visible(request.session.user):
-            key = disk.name.casefold()
+        for each in self.offer.visible(request.session.user):
+            key = each.name.casefold()
             if after is None or key > after:
-                yield key, disk_facts(request, disk) if pattern.matches(disk.name) else None
+                yield key, self.facts_of(request, each) if pattern.matches(each.name) else None
+
+    @abstractmethod
+    def facts_of(self, request: Request, offered: T) -> FileFacts:
+        """Return the facts of a file in the root."""
 
     def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
         if not self.directory.watched:
             self.directory.watch(wanted, whole_tree=whole_tree, output_bytes_max=output_bytes_max)
 
 
-def create(request: Request, body: CreateRequest) -> None:
-    """Open the root. Raise StatusError if the CREATE asks for something that the root does not allow."""
+def root_creator(make: Callable[[Request, int], Kind]) -> Creator:
+    """Return the creator of a root. ``make`` makes the open, with the access that it gets."""
+
+    def create(request: Request, body: CreateRequest) -> None:
+        granted = _granted(body)
+        answer(request, body, make(request, granted), allowed=int(READ_RIGHTS), action=CreateAction.OPENED)
+
+    return Creator(lambda name: not name, create)
+
+
+def _granted(body: CreateRequest) -> int:
+    """Return the access that the open gets. Raise StatusError if the CREATE asks for something that no root allows."""
     check_not_deleted(body)
     if body.options & CreateOptions.NON_DIRECTORY_FILE:
         raise StatusError(NtStatus.FILE_IS_A_DIRECTORY, "the root is a directory")
@@ -97,9 +115,4 @@ def create(request: Request, body: CreateRequest) -> None:
         granted &= ~int(WRITE_RIGHTS)
     if granted & ~allowed:
         raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to the root is not allowed")
-    exporter = request.peer.exporter
-    opened = RootOpen(request.session, request.tree, exporter.new_file_id(), granted, exporter.disk_watchers)
-    answer(request, body, opened, allowed=allowed, action=CreateAction.OPENED)
-
-
-CREATOR: Final = Creator(lambda name: not name, create)
+    return granted

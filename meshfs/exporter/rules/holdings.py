@@ -29,6 +29,8 @@ class Resource(enum.StrEnum):
     WAITING_LOCKS = "waiting byte-range locks"
     WAITING_CREATES = "waiting opens"
     WATCHES = "watched directories"
+    CONTENTS = "open enclosures with their content"
+    CONTROLS = "control pages at enclosures"
 
 
 #: The most that a node may hold of each resource at the whole exporter.
@@ -40,6 +42,8 @@ NODE_MOST: Final[Mapping[Resource, int]] = {
     Resource.WAITING_LOCKS: limits.WAITING_LOCKS_PER_NODE_MAX,
     Resource.WAITING_CREATES: limits.WAITING_CREATES_PER_NODE_MAX,
     Resource.WATCHES: limits.SCRATCH_WATCHERS_PER_NODE_MAX,
+    Resource.CONTENTS: limits.ENCLOSURE_CONTENTS_PER_NODE_MAX,
+    Resource.CONTROLS: limits.ENCLOSURE_CONTROLS_PER_NODE_MAX,
 }
 #: The most that a node may hold of each resource at one disk, or in one scratch file.
 TARGET_MOST: Final[Mapping[Resource, int]] = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from meshfs.enclosure_info import SHARE_ENCLOSURES
 from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS
 from meshfs.exporter.rules.scratch.rules import SCRATCH_RIGHTS
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, IoClass
@@ -38,6 +39,7 @@ _DISK_RIGHTS: Final = int(READ_RIGHTS | WRITE_RIGHTS)
 _ALL: Final = (
     Share(SHARE_DISKS, "disks, for applications", _DISK_RIGHTS, IoClass.APP),
     Share(SHARE_DISKS_SYSTEM, "disks, for the system", _DISK_RIGHTS, IoClass.SYSTEM),
+    Share(SHARE_ENCLOSURES, "enclosures of disks, by their SES pages", _DISK_RIGHTS),
     Share(SHARE_SCRATCH, "files in memory", SCRATCH_RIGHTS),
     Share(SHARE_IPC, "", _DISK_RIGHTS, type=ShareType.PIPE, flags=ShareFlags(0)),
 )

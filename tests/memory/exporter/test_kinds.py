@@ -38,7 +38,7 @@ from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 from meshlab.smb.raw_messages import read_body, write_body
 
-FOLDER = "enclosures\\"
+FOLDER = "jukeboxes\\"
 TEXT = b"fan 1: 4200 rpm"
 LIST = int(AccessMask.READ_DATA)
 BLINK = 0x0009_C123
@@ -46,8 +46,8 @@ BLINK = 0x0009_C123
 NAMES_CLASS, STANDARD_CLASS, SIZE_CLASS = 12, 5, 20
 
 
-class Enclosure(Kind):
-    """Stands for a box of disks: its text is read, its slots are listed, and an FSCTL lets its lamp blink."""
+class Jukebox(Kind):
+    """Stands for a box of optical disks: its text is read, its slots are listed, and an FSCTL lets its lamp blink."""
 
     def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
         data = TEXT[offset : offset + length]
@@ -78,14 +78,14 @@ def creator_of(kind: type[Kind]) -> Creator:
     def create(request: Request, body: CreateRequest) -> None:
         file_id = request.peer.exporter.new_file_id()
         opened = kind(request.session, request.tree, file_id, body.desired_access, body.name)
-        if kind is Enclosure:
+        if kind is Jukebox:
             opened.directory = DirectoryState()
         answer(request, body, opened, allowed=body.desired_access, action=CreateAction.OPENED)
 
     return Creator(lambda name: name.startswith(FOLDER), create)
 
 
-@pytest.fixture(params=[Enclosure])
+@pytest.fixture(params=[Jukebox])
 def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> RawInitiator:
     others = registry.CREATORS[SHARE_DISKS]
     monkeypatch.setitem(registry.CREATORS, SHARE_DISKS, (creator_of(request.param), *others))
@@ -173,7 +173,7 @@ def test_nothing_outside_of_the_kinds_asks_which_kind_an_open_is_of() -> None:
             yield kind.__name__
             yield from below(kind)
 
-    kinds = {each for each in below(Open) if each not in (Enclosure.__name__, Bare.__name__)} - {Kind.__name__}
+    kinds = {each for each in below(Open) if each not in (Jukebox.__name__, Bare.__name__)} - {Kind.__name__}
     assert len(kinds) >= 4
     folder = Path(meshfs.exporter.__path__[0])
     for path in folder.rglob("*.py"):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from meshfs.enclosure_info import SHARE_ENCLOSURES
 from meshfs.exporter.rules.holdings import NODE_MOST, TARGET_MOST, Resource
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.exporter import Exporter
@@ -16,6 +17,7 @@ from meshfs.smb.messages import (
     TreeConnectRequest,
     TreeDisconnectRequest,
 )
+from meshlab.fakes.enclosure import FakeEnclosureDevice, offer_enclosure
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 from meshlab.smb.raw_messages import read_body
@@ -209,6 +211,10 @@ def fill(client: RawInitiator) -> None:
     assert watch(client, client.open("", LIST)) == NtStatus.PENDING
     client.connect("IPC$")
     assert client.create("srvsvc").status == 0
+    client.connect(SHARE_ENCLOSURES)
+    offer_enclosure(client.exporter, FakeEnclosureDevice())
+    assert client.take(client.create("shelf").message_id).status == 0
+    assert watch(client, client.open("", LIST)) == NtStatus.PENDING
     client.tree_id = tree_id
 
 
@@ -217,7 +223,7 @@ def test_all_that_a_node_had_is_given_back_when_its_session_ends(exporter, how):
     client = log_in(exporter)
     fill(client)
     holdings = exporter.usage.of("n2").holdings
-    assert [holdings.used(resource) for resource in Resource] == [7, 3, 2, 3, 1, 0, 1]
+    assert [holdings.used(resource) for resource in Resource] == [9, 4, 3, 3, 1, 0, 1, 1, 0]
     if how == "lost":
         client.peer.lost()
     elif how == "logoff":
@@ -228,6 +234,8 @@ def test_all_that_a_node_had_is_given_back_when_its_session_ends(exporter, how):
         assert following.set_up("n2", previous=client.session_id).status == 0
     assert holdings.is_empty
     assert not len(exporter.disk_watchers)
+    assert not len(exporter.enclosure_watchers)
+    assert all(not enclosure.opens for enclosure in exporter.enclosures.all())
     assert all(not disk.opens and not disk.locks and not disk.lock_waiters for disk in exporter.disks.all())
     assert not exporter.disks.all()[0].share_counts.conflicts(LIST, 0)
 
@@ -240,7 +248,7 @@ def test_all_of_a_disk_is_given_back_when_the_disk_is_withdrawn(exporter):
     exporter.disks.withdraw("disk1", gone.append)
     assert len(gone) == 2
     holdings = exporter.usage.of("n2").holdings
-    assert [holdings.used(resource) for resource in Resource] == [4, 3, 1, 0, 0, 0, 1]
+    assert [holdings.used(resource) for resource in Resource] == [6, 4, 2, 0, 0, 0, 1, 1, 0]
 
 
 def test_an_open_whose_io_is_at_the_disk_counts_until_that_ends(exporter):

@@ -16,16 +16,14 @@ from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.at_create import Creator, answer, check_not_deleted, takes_all
 from meshfs.exporter.kinds.disk.open import DiskOpen
+from meshfs.exporter.kinds.offered_file import find_offered
 from meshfs.exporter.kinds.pending_create import PendingCreate
 from meshfs.exporter.rules.access import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.exporter.rules.dispositions import OVERWRITES, action_on_existing
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.model import Access
-from meshfs.smb.constants import AccessMask, CreateDisposition, CreateOptions, NtStatus
-from meshfs.smb.info import has_wildcards
+from meshfs.smb.constants import AccessMask, NtStatus
 from meshfs.smb.messages import CreateRequest
-
-_D = CreateDisposition
 
 
 def create(request: Request, body: CreateRequest) -> None:
@@ -109,22 +107,7 @@ def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int
 
 
 def _find(request: Request, body: CreateRequest) -> OfferedDisk:
-    """Return the disk that a CREATE names. Raise StatusError if there is none, or if the CREATE asks for no disk."""
-    name = body.name.removesuffix("::$DATA")
-    if has_wildcards(name) or ":" in name or "/" in name:
-        raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"{name!r} is not a possible name of a disk")
-    disk = request.peer.exporter.disks.find(name, request.session.user)
-    if disk is None:
-        if "\\" in name:
-            raise StatusError(NtStatus.OBJECT_PATH_NOT_FOUND, f"there is no folder of {name!r}")
-        if body.disposition in (_D.OPEN, _D.OVERWRITE):
-            raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"there is no disk {name!r}")
-        raise StatusError(NtStatus.ACCESS_DENIED, f"there is no disk {name!r}, and a CREATE makes none")
-    if body.disposition == _D.CREATE:
-        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"disk {name!r} exists already")
-    if body.options & CreateOptions.DIRECTORY_FILE:
-        raise StatusError(NtStatus.NOT_A_DIRECTORY, f"{name!r} is a disk")
-    return disk
+    return find_offered(request.peer.exporter.disks, request.session.user, body, "disk")
 
 
 CREATOR: Final = Creator(takes_all, create)

@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.facts import index_number, volume_serial
+from meshfs.exporter.kinds.facts import index_number, times_of_change, volume_serial
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.model import Access
 from meshfs.smb.info import FileFacts, FilesystemFacts, short_name
-from meshfs.smb.messages import FileTimes, filetime
 
 
 def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
@@ -20,18 +19,9 @@ def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
         index_number=index_number(disk.info.id),
         short_name=short_name(disk.name),
         read_only=disk.access_of(request.session.user) is Access.READ_ONLY,
-        times=_disk_times(exporter.started_filetime, disk.written_ns()),
+        times=times_of_change(exporter.started_filetime, disk.written_ns()),
         volume_serial=volume_serial(exporter),
     )
-
-
-def _disk_times(started: int, written_ns: int) -> FileTimes:
-    """Return the times of a disk. All follow from the last write, because a read leaves no trace.
-
-    The creation time is the start of the exporter, unless the last write was before that.
-    """
-    written = filetime(written_ns) if written_ns else started
-    return FileTimes(min(started, written), written, written, written)
 
 
 def with_disk(facts: FilesystemFacts, disk: OfferedDisk, node: str) -> FilesystemFacts:
