@@ -33,7 +33,8 @@ class EnclosureState(enum.StrEnum):
 
     OK          all its pages could be read, and it reports no fault
     FAULT       it reports a fault of itself or of an element: a critical or unrecoverable condition
-    REFUSED     one of its pages is malformed, so its slots are not known
+    REFUSED     one of its pages is malformed. Without the configuration or the status, its slots are not known. Without
+                another page, only the names of its slots or the addresses of its disks are unknown
     GONE        its device does not answer, or went away
     """
 
@@ -69,8 +70,8 @@ class EnclosureInfo:
 
     ``name`` is the name of the enclosure's file in the share. ``id`` is the stable name in /mesh/enclosure/by-id, which
     is unique in the cluster. ``access`` is what the asking node may do: read the pages (ro), or also write control
-    pages (rw). ``why`` is the reason for a state other than OK, for people. ``size_bytes`` is the size of all pages.
-    ``changed_ns`` is the time at which these facts changed last, in ns since the epoch.
+    pages (rw). ``why`` is the reason for a state other than OK, or a remark, for people. ``size_bytes`` is the size of
+    all pages. ``changed_ns`` is the time at which these facts changed last, in ns since the epoch.
     """
 
     id: str

@@ -15,6 +15,8 @@ MountFailed            machine             the file system could not be mounted
 ChannelLost            nobody              the connection ended; requests in flight may be sent again
 DiskUnavailable        machine             a configured disk cannot be opened now; it may be later
 EnclosurePageError     enclosure           a page of an enclosure is malformed, or belongs to another configuration
+OutdatedPageError      nobody              a page belongs to another configuration of the enclosure than the one that is
+                                           known; after both are read again, they match
 TookTooLong            machine             a blocking call of the system did not end within its bound
 StatusError            depends             the peer answered a request with an NTSTATUS that is an error
 """
@@ -38,6 +40,10 @@ class DiskUnavailable(MeshfsError):
 
 class EnclosurePageError(MeshfsError):
     """A page of an enclosure is malformed, or belongs to another configuration than the one that is known."""
+
+
+class OutdatedPageError(EnclosurePageError):
+    """A page of an enclosure has another generation than the configuration that is known."""
 
 
 class TookTooLong(MeshfsError):

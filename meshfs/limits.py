@@ -549,6 +549,20 @@ DISKS_PER_NODE_MAX: Final = 1024
 ENCLOSURES_PER_NODE_MAX: Final = 64
 # The slots of one enclosure. The largest shelves have about a hundred.
 SLOTS_PER_ENCLOSURE_MAX: Final = 512
+# One command to an enclosure. Most enclosures answer within 100 ms. Some have to ask their parts over slow buses first,
+# which takes seconds. After this time the kernel ends the command.
+SES_COMMAND_TIMEOUT_S: Final = 10.0
+# All commands of one reading or of one control page together, also those that are repeated.
+SES_TIMEOUT_S: Final = 20.0
+# A command is sent this often while the device only announces events (it was reset, its configuration changed), each of
+# which costs one command.
+SES_COMMAND_TRIES_MAX: Final = 6
+# A page is asked for this often: first with a small length, then with its own. It may grow meanwhile, and a device may
+# send less than it has.
+SES_PAGE_TRIES_MAX: Final = 4
+# All pages are read this often until they belong to one configuration. A configuration changes when a part of the
+# enclosure is plugged in or out.
+SES_READINGS_MAX: Final = 4
 # The disks of one exporter's list whose faults are reported. Each fault is a line of the status and of the log.
 DISK_PROBLEMS_PER_NODE_MAX: Final = 16
 # The paths whose inode numbers are remembered. If a path comes back after it was forgotten, it gets a new inode number.

@@ -11,7 +11,8 @@ class EnclosureReading:
     """Holds what one look at an enclosure found.
 
     ``content`` has the pages one after the other, as the enclosure's file gives them (`meshfs.ses.build.bundle`). They
-    are exactly the bytes that the enclosure sent, also if one of them is malformed. ``info`` says what the pages mean.
+    are exactly the bytes that the enclosure sent, also if one of them is malformed. A page that is shorter than its own
+    length field says is left out, because the pages after it could not be found. ``info`` says what the pages mean.
     Its ``node`` is empty and its ``access`` is preliminary, because an enclosure does not know who asks. Its
     ``changed_ns`` is 0, because one look does not know what was different before.
     """

@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from meshfs.errors import EnclosurePageError
-from meshfs.ses.page import PageCode, PageReader, decode_text, pack_page
+from meshfs.errors import OutdatedPageError
+from meshfs.ses.page import HEAD_BYTES, PAGE_MAX_BYTES, PageCode, PageReader, decode_text, pack_page
 
 _DESCRIPTOR: Final = struct.Struct(">BBBBQ8s16s4s")
 _TYPE_HEADER: Final = struct.Struct(">BBBB")
+#: A status page has 4 bytes for each element, also for the overall ones.
+_ELEMENTS_MAX: Final = (PAGE_MAX_BYTES - HEAD_BYTES) // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,9 @@ def parse_configuration(page: bytes) -> Configuration:
             raise reader.error(f"a type header names subenclosure {subenclosure_id}, which it does not describe")
         text = decode_text(reader.take(text_bytes, "the text of a type header"))
         types.append(ElementType(kind, count, subenclosure_id, text))
+    elements = sum(1 + each.count for each in types)
+    if elements > _ELEMENTS_MAX:
+        raise reader.error(f"it has {elements} elements, but a status page can have only {_ELEMENTS_MAX}")
     return Configuration(reader.generation, tuple(subenclosures), tuple(types))
 
 
@@ -137,9 +142,9 @@ def _padded(text: str, length: int) -> bytes:
 
 
 def check_generation(configuration: Configuration, reader: PageReader) -> None:
-    """Raises EnclosurePageError if the page of ``reader`` belongs to another configuration."""
+    """Raises OutdatedPageError if the page of ``reader`` belongs to another configuration."""
     if reader.generation != configuration.generation:
-        raise EnclosurePageError(
+        raise OutdatedPageError(
             f"page {reader.code:02x} of the enclosure has generation {reader.generation}, but the configuration has"
             f" {configuration.generation}: it changed meanwhile, so read all pages again"
         )

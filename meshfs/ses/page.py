@@ -82,5 +82,9 @@ def pack_page(code: PageCode, flags: int, generation: int, content: bytes) -> by
 
 
 def decode_text(raw: bytes) -> str:
-    """Return a text of a page. Enclosures pad texts with blanks or zeros, and some send bytes that are not ASCII."""
-    return raw.decode("ascii", errors="replace").replace("\0", " ").strip()
+    """Return a text of a page. Enclosures pad texts with blanks or zeros, and some send bytes that are not ASCII.
+
+    U+FFFD replaces such bytes, and also control characters. On a terminal, control characters would be commands.
+    """
+    text = raw.decode("ascii", errors="replace").replace("\0", " ").strip()
+    return text if text.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in text)

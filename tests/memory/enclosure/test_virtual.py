@@ -50,7 +50,8 @@ def test_the_pages_say_what_the_info_says(tmp_path: Path) -> None:
         SlotInfo("slot02", "slot02", 2, "not-installed"),
         SlotInfo("slot03", "slot03", 3, "critical", disk="image-b", why="EIO"),
     )
-    configuration, slots = read_slots(pages_of(enclosure))
+    view = read_slots(pages_of(enclosure))
+    configuration, slots = view.configuration, view.slots
     assert configuration.primary.vendor == "MESHFS"
     assert configuration.primary.logical_id >> 60 == 3
     assert [(slot.name, slot.device.number, int(slot.element.code)) for slot in slots] == [
@@ -67,9 +68,9 @@ def test_a_control_page_changes_only_the_selected_slot_and_lasts_over_a_restart(
     expected = [(False, False), (True, False), (False, True)]
     for each in (enclosure, made(tmp_path)):
         assert [(slot.locate, slot.fault) for slot in each.info.slots] == expected
-        assert [(slot.element.identifies, slot.element.fault_requested) for slot in read_slots(pages_of(each))[1]] == (
-            expected
-        )
+        assert [
+            (slot.element.identifies, slot.element.fault_requested) for slot in read_slots(pages_of(each)).slots
+        ] == (expected)
 
 
 def test_places_last_over_a_restart(tmp_path: Path) -> None:
@@ -148,6 +149,6 @@ def test_lamps_work_although_the_state_folder_cannot_be_written(
 def test_an_enclosure_of_more_than_255_bays(tmp_path: Path) -> None:
     enclosure = made(tmp_path, 512)
     enclosure.control(control_page(enclosure, 7, Lamps(locate=True)))
-    _, slots = read_slots(pages_of(enclosure))
+    slots = read_slots(pages_of(enclosure)).slots
     assert [slot.name for slot in slots] == [slot.name for slot in enclosure.info.slots]
     assert [slot.name for slot in slots if slot.element.identifies] == ["slot07"]

@@ -16,7 +16,7 @@ from meshfs.ses.configuration import (
     pack_configuration,
     parse_configuration,
 )
-from meshfs.ses.page import ElementKind
+from meshfs.ses.page import SLOT_KINDS, ElementKind
 from meshfs.ses.slots import EnclosurePages, read_slots, slot_names
 from meshfs.ses.status import Element, ElementCode, Lamps, pack_control, pack_status, parse_control, parse_status
 from meshfs.ses.texts import pack_texts, parse_texts
@@ -119,48 +119,101 @@ def test_descriptors_without_an_index_belong_to_slots_and_expanders_in_turn() ->
 
 def test_descriptors_that_are_invalid_or_of_another_protocol_are_skipped() -> None:
     head = struct.pack(">BBHI", 0x0A, 0, 0, 77)
-    page = with_length(bytearray(head + b"\x96\x06\0\x02\0\0\0\x01" + b"\x10\x06\0\x03\0\0\0\x02"))
+    page = with_length(bytearray(head + b"\x96\x06\0\x02\0\0\0\x01" + b"\x15\x06\0\x03\0\0\0\x02"))
     assert parse_additional(page, CONFIGURATION) == {}
+
+
+def numbered(eiioe: int, *indexes: int) -> bytes:
+    """Return an additional status page with a device slot's descriptor for each element index, numbered from 1."""
+    content = b"".join(bytes((0x16, 6, eiioe, index, 0, 0, 0, number)) for number, index in enumerate(indexes, start=1))
+    return with_length(bytearray(struct.pack(">BBHI", 0x0A, 0, 0, 77) + content))
+
+
+@pytest.mark.parametrize(
+    ("eiioe", "indexes"),
+    [
+        pytest.param(0, (2, 3, 4), id="all but the overall elements"),
+        pytest.param(0, (4, 5, 6), id="also the overall elements, although EIIOE is 0"),
+        pytest.param(0, (0, 1, 2), id="only the elements that can have a descriptor"),
+        pytest.param(1, (4, 5, 6), id="EIIOE 1"),
+        pytest.param(2, (2, 3, 4), id="EIIOE 2"),
+        pytest.param(3, (2, 3, 4), id="EIIOE 3"),
+    ],
+)
+def test_an_element_index_counts_what_its_firmware_counts(eiioe: int, indexes: tuple[int, ...]) -> None:
+    devices = parse_additional(numbered(eiioe, *indexes), CONFIGURATION)
+    assert devices == {SLOT_0: SlotDevice(1), SLOT_1: SlotDevice(2), SLOT_2: SlotDevice(3)}
+
+
+@pytest.mark.parametrize(
+    ("eiioe", "indexes", "reason"),
+    [
+        (1, (2, 3, 4), "a descriptor of a slot names element 2, which is no slot"),
+        (2, (4, 5, 6), "names element 5, which is no slot"),
+        (0, (2, 2), "two descriptors name element 2"),
+        (0, (1, 8), "names element 1, which is no slot"),
+    ],
+)
+def test_an_element_index_that_fits_in_no_numbering_is_refused(
+    eiioe: int, indexes: tuple[int, ...], reason: str
+) -> None:
+    with pytest.raises(EnclosurePageError, match=reason):
+        parse_additional(numbered(eiioe, *indexes), CONFIGURATION)
+
+
+def test_the_descriptor_of_an_element_that_the_index_cannot_count_is_skipped() -> None:
+    assert parse_additional(numbered(0, 2, 255, 255), CONFIGURATION) == {SLOT_0: SlotDevice(1)}
+
+
+def test_an_nvme_disk_is_named_by_its_serial_number_and_a_fibre_channel_disk_only_by_its_slot() -> None:
+    nvme = b"\x1b\x46\0\x02\x01\x20\0\x07" + bytes(4) + b"S123".ljust(20) + b"Model X".ljust(40)
+    fcp = b"\x10\x0e\0\x03\0\0\0\x08" + bytes(8)
+    page = with_length(bytearray(struct.pack(">BBHI", 0x0A, 0, 0, 77) + nvme + fcp))
+    assert parse_additional(page, CONFIGURATION) == {
+        SLOT_0: SlotDevice(7, serial="S123", model="Model X"),
+        SLOT_1: SlotDevice(8),
+    }
 
 
 # --- slots ---------------------------------------------------------------------------------
 
 
 def test_the_pages_together_describe_the_slots() -> None:
-    configuration, slots = read_slots(PAGES)
-    assert configuration == CONFIGURATION
-    assert [(slot.name, slot.is_installed, slot.device.sas_addresses) for slot in slots] == [
+    view = read_slots(PAGES)
+    assert (view.configuration, view.problems) == (CONFIGURATION, ())
+    assert [(slot.name, slot.is_installed, slot.device.sas_addresses) for slot in view.slots] == [
         ("Slot_1", True, (ADDRESS,)),
-        ("slot2", False, ()),
+        ("slot1", False, ()),
         ("Slot_3", True, ()),
     ]
 
 
 def test_an_enclosure_may_lack_names_and_addresses() -> None:
-    _, slots = read_slots(EnclosurePages(PAGES.configuration, PAGES.status))
-    assert [slot.name for slot in slots] == ["slot0", "slot1", "slot2"]
+    view = read_slots(EnclosurePages(PAGES.configuration, PAGES.status))
+    assert [slot.name for slot in view.slots] == ["slot0", "slot1", "slot2"]
 
 
 @pytest.mark.parametrize(
-    ("texts", "numbers", "names"),
+    ("texts", "names"),
     [
-        (["a", "a", "a"], [None] * 3, ["a", "a-1", "a-2"]),
-        (["", ""], [4, 4], ["slot4", "slot4-1"]),
-        (["a-1", "a", "a"], [None] * 3, ["a-1", "a", "a-2"]),
-        (["a", "a-2", "a"], [None] * 3, ["a", "a-2", "a-2-2"]),
-        (["../..", "x/y", "\n", "."], [None] * 4, ["_..", "x_y", "slot2", "slot3"]),
-        (["bay \ufffd9"], [0], ["bay__9"]),
+        (["a", "a", "a"], ["a", "a-1", "a-2"]),
+        (["", ""], ["slot0", "slot1"]),
+        (["slot1", ""], ["slot1", "slot1-1"]),
+        (["a-1", "a", "a"], ["a-1", "a", "a-2"]),
+        (["a", "a-2", "a"], ["a", "a-2", "a-2-2"]),
+        (["../..", "x/y", "\n", "."], ["_..", "x_y", "slot2", "slot3"]),
+        (["bay \ufffd9"], ["bay__9"]),
     ],
 )
-def test_slots_have_safe_names_that_differ(texts: list[str], numbers: list[int | None], names: list[str]) -> None:
-    assert slot_names(texts, numbers) == names
+def test_slots_have_safe_names_that_differ(texts: list[str], names: list[str]) -> None:
+    assert slot_names(texts) == names
 
 
 def test_every_name_of_a_slot_can_be_a_file_name() -> None:
     rng = random.Random(12)
     for _ in range(2_000):
         texts = ["".join(map(chr, rng.choices(range(1, 0x3000), k=rng.randrange(255)))) for _ in range(4)]
-        for name in slot_names(texts, [None] * 4):
+        for name in slot_names(texts):
             assert 0 < len(name) < 80
             assert name.isascii()
             assert not set(name) & set("/\0\n\t ")
@@ -227,7 +280,11 @@ def test_a_control_page_of_another_generation_is_refused() -> None:
 
 
 def parse_all(configuration: bytes, status: bytes, texts: bytes, additional: bytes) -> None:
-    read_slots(EnclosurePages(configuration, status, texts, additional))
+    """Parse all pages. Raises EnclosurePageError if one is malformed, also if the slots are known without it."""
+    view = read_slots(EnclosurePages(configuration, status, texts, additional))
+    assert len(view.slots) == sum(each.count for each in view.configuration.types if each.kind in SLOT_KINDS)
+    if view.problems:
+        raise EnclosurePageError(view.problems[0])
 
 
 WHOLE = [PAGES.configuration, PAGES.status, PAGES.texts, PAGES.additional]
@@ -250,6 +307,23 @@ def test_a_page_that_is_cut_at_any_byte_is_refused(number: int, mended: bool) ->
         else:
             with pytest.raises(EnclosurePageError, match="of the enclosure"):
                 parse_all(*pages)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_malformed_page_of_names_or_addresses_leaves_the_slots_and_their_lamps_known(number: int) -> None:
+    pages = [*WHOLE[:number], WHOLE[number][:-1], *WHOLE[number + 1 :]]
+    view = read_slots(EnclosurePages(*pages))
+    assert [slot.element.identifies for slot in view.slots] == [True, False, False]
+    assert [slot.element.fault_requested for slot in view.slots] == [False, False, True]
+    names, addresses = (["slot0", "slot1", "slot2"], (ADDRESS,)) if number == 2 else (["Slot_1", "slot1", "Slot_3"], ())
+    assert [slot.name for slot in view.slots] == names
+    assert view.slots[0].device.sas_addresses == addresses
+    assert [problem[:7] for problem in view.problems] == [f"page {WHOLE[number][0]:02x}"]
+
+
+def test_a_text_has_no_characters_that_a_terminal_obeys() -> None:
+    view = read_slots(EnclosurePages(*WHOLE[:2], pack_texts(CONFIGURATION, {SLOT_0: "a\x1b[2J\nb\x7f"})))
+    assert (view.slots[0].text, view.slots[0].name) == ("a\ufffd[2J\ufffdb\ufffd", "a__2J_b")
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -275,8 +349,8 @@ def test_a_type_header_of_an_unknown_subenclosure_is_refused() -> None:
 
 def test_an_element_index_behind_the_last_element_is_refused() -> None:
     page = bytearray(pack_additional(CONFIGURATION, {SLOT_0: SlotDevice(1)}))
-    page[11] = 6
-    with pytest.raises(EnclosurePageError, match="names element 6, but there are 6"):
+    page[11] = 9
+    with pytest.raises(EnclosurePageError, match="names element 9, but there are 6"):
         parse_additional(bytes(page), CONFIGURATION)
 
 
@@ -327,7 +401,7 @@ def bays(count: int) -> list[Bay]:
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 700])
 def test_a_virtual_enclosure_shows_its_bays_as_slots(count: int) -> None:
-    _, slots = read_slots(virtual_pages(BOX, 3, bays(count)))
+    slots = read_slots(virtual_pages(BOX, 3, bays(count))).slots
     assert [slot.name for slot in slots] == [bay.name for bay in bays(count)]
     assert [slot.is_installed for slot in slots] == [bay.installed for bay in bays(count)]
     assert [slot.name for slot in slots if slot.element.identifies] == [bay.name for bay in bays(count) if bay.locate]
@@ -337,7 +411,7 @@ def test_a_virtual_enclosure_shows_its_bays_as_slots(count: int) -> None:
 def test_a_failing_bay_makes_the_whole_enclosure_critical() -> None:
     pages = virtual_pages(BOX, 3, [Bay("a", 0, True), Bay("b", 1, True, failing=True)])
     assert pages.status[1] == 0x02
-    _, slots = read_slots(pages)
+    slots = read_slots(pages).slots
     assert [slot.element.code for slot in slots] == [ElementCode.OK, ElementCode.CRITICAL]
 
 
