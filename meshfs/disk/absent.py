@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from meshfs.disk.base import DiskRequest
+from meshfs.granules import NO_GRANULES
 
 
 class AbsentDisk:
@@ -18,6 +19,7 @@ class AbsentDisk:
     physical_block_size_bytes = 4096
     rotational = False
     read_only = False
+    granules = NO_GRANULES
     verifier = ""
 
     def submit(self, requests: Sequence[DiskRequest]) -> None:

@@ -17,6 +17,7 @@ from typing import Final, Protocol, Self
 
 from meshfs import bugs
 from meshfs.buffers import Buffer
+from meshfs.granules import Granules
 from meshfs.model import NO_FLOW, FlowKey
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,8 @@ class Disk(Protocol):
     physical_block_size_bytes: int
     rotational: bool
     read_only: bool
+    #: The units in which the disk can discard, or NO_GRANULES.
+    granules: Granules
     #: The write verifier. It changes when acknowledged, unflushed writes may have been lost.
     verifier: str
 
@@ -151,6 +154,9 @@ class Engine(Protocol):
 
     def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
         """Record a fallocate(2) with this mode. ``done`` gets 0 or -errno."""
+
+    def queue_discard(self, fd: int, offset: int, length: int, done: Done) -> None:
+        """Record a discard of a range of a block device, by BLKDISCARD. ``done`` gets 0 or -errno."""
 
     def flush(self) -> None: ...
 

@@ -1,6 +1,6 @@
 """Translate the errnos of a disk. Each has a meaning for the caller, and a meaning for the state of the disk. Pure.
 
-Theory. For a block device, the kernel answers a read, write, flush or fallocate with one of the errnos that
+Theory. For a block device, the kernel answers a read, write, flush, fallocate or discard with one of the errnos that
 block/blk-core.c derives from a blk_status_t. For an image, it may answer with any errno of the file system. A caller
 at another node knows neither of these tables. So only four errnos may leave the owner:
 
@@ -8,6 +8,8 @@ at another node knows neither of these tables. So only four errnos may leave the
     ENOSPC   there is no room: the file system under a sparse image, or the pool under a thin device, is full
     EROFS    the disk is read-only now
     EAGAIN   the owner lacks memory or a slot: the initiator retries within its time limit
+
+A discard may also give EOPNOTSUPP, because not every disk can discard. That is no fault of the disk.
 
 Each row of the table also says what follows for the disk (`Sign`):
 
@@ -127,6 +129,8 @@ def verdict(number: int, op: Op, *, stop: int, device_bytes: int | None) -> tupl
             return errno.EIO, Sign.GONE
         if device_bytes < stop and number in _BEHIND_THE_END:
             return errno.EIO, Sign.FAILED
+    if op is Op.DISCARD and number == errno.EOPNOTSUPP:
+        return number, Sign.NOTHING
     if row.answer not in _ANSWERS.get(op, _OF_A_WRITE):
         return errno.EIO, row.sign
     return row.answer, row.sign

@@ -17,7 +17,7 @@ from meshfs.disk.engines.threads import ThreadEngine
 from meshfs.disk.file.claim import Cache, open_disk
 from meshfs.errors import DiskUnavailable
 from meshlab.fakes.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
-from meshlab.suites.disk import MIB, Batch, DiskCase, DiskSuite, flush, read, write
+from meshlab.suites.disk import MIB, Batch, DiskCase, DiskSuite, discard, flush, read, write
 
 pytestmark = pytest.mark.mounted
 
@@ -73,6 +73,23 @@ class TestBlockDevice(DiskSuite):
                 assert disk.logical_block_size_bytes == block_bytes
                 assert disk.size_bytes == SIZE_BYTES // block_bytes * block_bytes
                 yield case_of(disk, device)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("engine_name", SMALL_ENGINES)
+async def test_a_discard_reaches_the_device_which_frees_its_blocks(image: Path, engine_name: str, cache: Cache) -> None:
+    """A loop device punches its image. Its granule is the block of the image's file system."""
+    with loop_device(image) as device:
+        async with opened(device, engine_name, cache) as disk:
+            assert disk.granules.size_bytes >= 4096
+            assert await write(disk, 0, b"x" * disk.size_bytes) == disk.size_bytes
+            assert await flush(disk) == 0
+            full = os.stat(image).st_blocks
+            assert await discard(disk, 512, 2 * MIB) == 2 * MIB
+            assert await read(disk, 0, 4096) == b"x" * 4096
+            assert await read(disk, 512 + 2 * MIB, 4096) == b"x" * 4096
+            assert await flush(disk) == 0
+        assert full * 512 - os.stat(image).st_blocks * 512 >= 2 * MIB - 2 * disk.granules.size_bytes
 
 
 def test_the_facts_of_a_block_device(device: Path) -> None:

@@ -1,8 +1,12 @@
 """Granules: which part of a range a disk can discard, and where a long range is cut."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshfs.disk.discovery import scan
 from meshfs.granules import BYTES, NO_GRANULES, Granules
 
 KIB = 1024
@@ -56,3 +60,34 @@ def test_the_pieces_of_a_range_free_as_much_as_the_whole_range(
         at, pieces = end, pieces + 1
     first, last = unit.whole(start, at)
     assert freed == last - first
+
+
+def sysfs_disk(folder: Path, **attributes: str) -> Path:
+    (folder / "queue").mkdir(parents=True)
+    for name, value in attributes.items():
+        (folder / name.replace("__", "/")).write_text(value + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("attributes", "granules"),
+    [
+        ({"queue__discard_max_bytes": "4294966784", "queue__discard_granularity": "65536"}, Granules(65536)),
+        ({"queue__discard_max_bytes": "0", "queue__discard_granularity": "65536"}, NO_GRANULES),
+        ({"queue__discard_max_bytes": "4096", "queue__discard_granularity": "0"}, NO_GRANULES),
+        ({}, NO_GRANULES),
+        ({"queue__discard_max_bytes": "4096", "queue__discard_granularity": "512"}, Granules(4096)),
+        (
+            {
+                "queue__discard_max_bytes": "1048576",
+                "queue__discard_granularity": "65536",
+                "discard_alignment": "28672",
+            },
+            Granules(65536, 28672),
+        ),
+    ],
+)
+def test_the_granules_are_those_of_sysfs(tmp_path: Path, attributes: dict[str, str], granules: Granules) -> None:
+    """The last disk is a partition that begins in the middle of a granule. The disk before it has larger sectors."""
+    folder = sysfs_disk(tmp_path / "sda", **attributes)
+    assert scan._granules(folder, folder, 4096) == granules

@@ -4,6 +4,7 @@ Sources: stat(2), ioctl(2) BLK* (linux/fs.h), sysfs (Documentation/ABI/stable/sy
 """
 
 import fcntl
+import mmap
 import os
 import stat
 import struct
@@ -15,6 +16,7 @@ from meshfs.disk.discovery import inuse
 from meshfs.disk.discovery.identity import Identity, identify
 from meshfs.disk.discovery.sysfs import device_folder, read_text, serial_of, whole_disk
 from meshfs.errors import ConfigError, DiskUnavailable
+from meshfs.granules import NO_GRANULES, Granules
 
 _BLKROGET: Final = 0x125E
 _BLKSSZGET: Final = 0x1268
@@ -44,6 +46,8 @@ class DiskFacts:
     serial: str
     identity: str
     device: Identity
+    #: The units in which the disk can discard. Whether an image can, is tried when it is claimed.
+    granules: Granules = NO_GRANULES
 
     @property
     def instance(self) -> str:
@@ -103,6 +107,7 @@ def _image_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
         serial="",
         identity=identity_of(status),
         device=identify(fd),
+        granules=Granules(mmap.PAGESIZE),
     )
 
 
@@ -123,7 +128,19 @@ def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
         serial=serial_of(disk),
         identity=identity_of(status),
         device=identify(fd),
+        granules=_granules(device_folder(status.st_rdev), disk, logical_bytes),
     )
+
+
+def _granules(device: Path, disk: Path, logical_bytes: int) -> Granules:
+    """Return the granules of a block device. ``disk`` is the folder of the whole disk, which has the queue."""
+    size, offset = read_text(disk, "queue/discard_granularity"), read_text(device, "discard_alignment")
+    if read_text(disk, "queue/discard_max_bytes") in ("", "0") or not size.isdecimal() or not int(size):
+        return NO_GRANULES
+    # The kernel discards whole logical blocks only.
+    size_bytes = -(-int(size) // logical_bytes) * logical_bytes
+    offset_bytes = int(offset) % size_bytes if offset.isdecimal() else 0
+    return Granules(size_bytes, offset_bytes if offset_bytes % logical_bytes == 0 else 0)
 
 
 def device_size(fd: int) -> int | None:

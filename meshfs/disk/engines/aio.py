@@ -86,6 +86,10 @@ class AioEngine:
         # Linux AIO has no fallocate.
         self._threads.queue_fallocate(fd, mode, offset, length, done)
 
+    def queue_discard(self, fd: int, offset: int, length: int, done: Done) -> None:
+        # Linux AIO has no ioctl either.
+        self._threads.queue_discard(fd, offset, length, done)
+
     def flush(self) -> None:
         """Submit as much of the backlog as the kernel accepts. The next completion submits the rest."""
         self._threads.flush()

@@ -1,7 +1,7 @@
 """The engine that makes blocking calls in a few threads. It works everywhere and costs the most CPU time.
 
     queue_*  ->  _backlog  ->  flush(): one SimpleQueue for all threads
-    threads: pread, pwrite, fdatasync, fallocate  ->  _finished (deque)  ->  eventfd  ->  run()
+    threads: pread, pwrite, fdatasync, fallocate, ioctl  ->  _finished (deque)  ->  eventfd  ->  run()
 
 A thread that waits for a hanging disk serves no other disk until that disk answers. If all threads wait for hanging
 disks, every disk of the process waits. Therefore this engine is the last choice.
@@ -9,7 +9,9 @@ disks, every disk of the process waits. Therefore this engine is the last choice
 
 import ctypes
 import errno
+import fcntl
 import os
+import struct
 import threading
 from collections import deque
 from queue import SimpleQueue
@@ -26,6 +28,11 @@ _READ: Final = 0
 _WRITE: Final = 1
 _SYNC: Final = 2
 _ALLOCATE: Final = 3
+_DISCARD: Final = 4
+
+_BLKDISCARD: Final = 0x1277
+# The first byte and the number of bytes (blkdev.h)
+_RANGE: Final = struct.Struct("QQ")
 
 
 class _Iovec(ctypes.Structure):
@@ -71,6 +78,9 @@ class ThreadEngine:
 
     def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
         self._backlog.append((_ALLOCATE, fd, 0, length, offset, mode, done))
+
+    def queue_discard(self, fd: int, offset: int, length: int, done: Done) -> None:
+        self._backlog.append((_DISCARD, fd, 0, length, offset, 0, done))
 
     def flush(self) -> None:
         if self._backlog and not self._threads:
@@ -127,6 +137,12 @@ def _perform(request: _Request) -> int:
         return 0
     if kind == _ALLOCATE:
         return 0 if _fallocate(fd, flags, offset, length) == 0 else -ctypes.get_errno()
+    if kind == _DISCARD:
+        try:
+            fcntl.ioctl(fd, _BLKDISCARD, _RANGE.pack(offset, length))
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        return 0
     iovec = _Iovec(address, length)
     call = _preadv2 if kind == _READ else _pwritev2
     result: int = call(fd, ctypes.addressof(iovec), 1, offset, flags)

@@ -21,6 +21,8 @@ reorder just this pair, so a lock is taken in between, which is a full barrier.
 Full rings. At most ``cq_entries`` requests are in the kernel, and the rest waits in the backlog. So the CQ ring
 never overflows, and no completion is lost.
 
+Discards. io_uring has no ioctl, and no discard before Linux 6.12. So a ThreadEngine discards.
+
 Layouts: linux/include/uapi/linux/io_uring.h (struct io_uring_params, io_uring_sqe,
 io_uring_cqe); io_uring_setup(2), io_uring_enter(2), io_uring_register(2).
 """
@@ -35,10 +37,9 @@ import threading
 from collections import deque
 from typing import Final, Self
 
-import trio
-
 from meshfs import limits
 from meshfs.disk.base import Done, report_fault
+from meshfs.disk.engines.threads import ThreadEngine
 from meshfs.linux import libc
 from meshfs.loop import reactor
 
@@ -107,6 +108,7 @@ class UringEngine:
         self._busy = False
         self._quiet = False
         self._barrier = threading.Lock()
+        self._threads = ThreadEngine()
 
     @property
     def buffered(self) -> Self:
@@ -146,6 +148,11 @@ class UringEngine:
     def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
         # The SQE of a fallocate has the length where others have an address, and the mode where they have a length.
         self._backlog.append((_OP_FALLOCATE, fd, length, mode, offset, 0, done))
+
+    def queue_discard(self, fd: int, offset: int, length: int, done: Done) -> None:
+        # The threads are started here, and not in `flush`, which every READ and WRITE calls.
+        self._threads.queue_discard(fd, offset, length, done)
+        self._threads.flush()
 
     def flush(self) -> None:
         """Submit the backlog and deliver the completions that have arrived.
@@ -262,10 +269,11 @@ class UringEngine:
         """Deliver completions until cancelled. Requests in flight stay unanswered after that."""
         # The eventfd is edge-triggered. Each signal is a new event, so the eventfd need not be read.
         with reactor.current().watching(self._eventfd, self.flush, edge=True):
-            await trio.sleep_forever()
+            await self._threads.run()
 
     def close(self) -> None:
         """Free the rings. No request may be in flight."""
+        self._threads.close()
         self._words.release()
         self._ring.close()
         self._sqes.close()

@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +23,9 @@ from meshfs.disk.base import Engine
 from meshfs.disk.discovery.scan import DiskFacts, identity_of, scan_disk
 from meshfs.disk.file.directio import ANY, Alignment, alignment_of
 from meshfs.disk.file.disk import FileDisk
-from meshfs.disk.file.zero import modes_of
+from meshfs.disk.file.zero import can_punch, modes_of
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
+from meshfs.granules import NO_GRANULES
 from meshfs.loop.bounded import Bounded
 from meshfs.model import Cache
 
@@ -118,6 +119,8 @@ def claim_disk(path: Path, cache: Cache = Cache.NONE, read_only: bool = False, i
             raise ConfigError(
                 f'disk {path}: direct I/O needs blocks of {alignment.offset_bytes} bytes; use cache = "writeback"'
             )
+        if not writable or not (facts.is_block_device or can_punch(fd, facts.size_bytes)):
+            facts = replace(facts, granules=NO_GRANULES)
         if writable and facts.size_bytes % alignment.offset_bytes:
             tail_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

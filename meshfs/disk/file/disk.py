@@ -9,6 +9,7 @@ Each request takes one of these paths:
     write of parts of blocks        read, merge, write (merge.py); exclusive in WriteOrder
     write that touches the last,    through the page cache by a second descriptor, and on stable
     incomplete block of an image    storage before it is done; exclusive in WriteOrder
+    discard                         whole granules by an ioctl or fallocate (discard.py)
     zeroing                         whole blocks by fallocate or writes of zeros (zero.py), and the
                                     parts of blocks at its ends by ordinary writes of zeros
 
@@ -24,15 +25,16 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-from meshfs import bugs
 from meshfs.buffers import HEADROOM_BYTES, PAGE_BYTES, Buffer, BufferPool
 from meshfs.disk.base import DiskRequest, Engine, Op
-from meshfs.disk.discovery.scan import DiskFacts, device_size
-from meshfs.disk.errnos import Sign, verdict
+from meshfs.disk.discovery.scan import DiskFacts
+from meshfs.disk.errnos import Sign
 from meshfs.disk.file.directio import Alignment
+from meshfs.disk.file.discard import Discards
+from meshfs.disk.file.errors import OnError, answer_of
 from meshfs.disk.file.losses import Flushes, Keep, Losses, may_report_loss
 from meshfs.disk.file.merge import BlockMerge
 from meshfs.disk.file.transfer import Transfer
@@ -40,9 +42,6 @@ from meshfs.disk.file.write_order import WriteOrder
 from meshfs.disk.file.zero import ZeroFill, split
 
 logger = logging.getLogger(__name__)
-
-#: Receives each error: the operation, the kernel's errno (positive), and the meaning of the errno for the disk.
-OnError = Callable[[Op, int, Sign], None]
 
 
 def _nobody(op: Op, number: int, sign: Sign) -> None:
@@ -90,11 +89,14 @@ class FileDisk:
         self.pool = pool or BufferPool()
         #: The modes of fallocate(2) by which ranges may be zeroed (zero.py).
         self.zero_modes = list(zero_modes)
+        #: The units in which the disk can discard now (discard.py).
+        self.granules = facts.granules
         self._tail_fd = tail_fd
         self._offset_mask = alignment.offset_bytes - 1
         self._memory_mask = alignment.memory_bytes - 1
         self._order: WriteOrder[DiskRequest] = WriteOrder()
         self._flushes = Flushes(engine, fd, self._flushed)
+        self._discards = Discards(self, self._write_end, is_device=facts.is_block_device)
 
     def recall(self, seed: str, keep: Keep) -> None:
         """Continue with the verifier's seed that an earlier process stored. ``keep`` stores a new seed."""
@@ -109,6 +111,8 @@ class FileDisk:
                 self._write(request)
             elif request.op == Op.ZERO:
                 self._zero(request)
+            elif request.op == Op.DISCARD:
+                self._discard(request)
             else:
                 self._flushes.add(request)
         self.engine.flush()
@@ -143,7 +147,7 @@ class FileDisk:
 
     def _finish(self, request: DiskRequest, result: int) -> None:
         """Finish the request with the kernel's result, translated for the caller if it is an error."""
-        request.result = result if result >= 0 else self._failed(request, result)
+        request.result = result if result >= 0 else answer_of(self, request, result)
         request.on_done(request)
 
     def _refuse(self, request: DiskRequest, number: int) -> None:
@@ -158,22 +162,6 @@ class FileDisk:
         except MemoryError:
             self._finish(request, -errno.ENOMEM)
             return None
-
-    def _failed(self, request: DiskRequest, result: int) -> int:
-        """Return the caller's result for the kernel's ``result`` (-errno)."""
-        try:
-            return self._judged(request, result)
-        except Exception as error:
-            bugs.report(logger, f"judging an error of disk {self.facts.path}", error)
-            return -errno.EIO
-
-    def _judged(self, request: DiskRequest, result: int) -> int:
-        device_bytes = device_size(self.fd) if self.facts.is_block_device else None
-        stop = request.offset + request.length
-        answer, sign = verdict(-result, request.op, stop=stop, device_bytes=device_bytes)
-        if sign is not Sign.NOTHING:
-            self.on_error(request.op, -result, sign)
-        return -answer
 
     def _flushed(self, requests: list[DiskRequest], result: int) -> None:
         if result < 0:
@@ -278,6 +266,9 @@ class FileDisk:
     def _start_write(self, request: DiskRequest) -> None:
         offset, length, buffer = request.offset, request.length, request.buffer
         if buffer is None:
+            if request.op == Op.DISCARD:
+                self._discards.add(request)
+                return
             fill = ZeroFill(self, offset, length, dsync=request.write_through)
             fill.start(partial(self._write_end, request))
             return
@@ -362,16 +353,35 @@ class FileDisk:
         )
         transfer.start(partial(self._write_end, request))
 
-    # --- zeroing ----------------------------------------------------------------------
+    # --- zeroing and discards ---------------------------------------------------------
 
-    def _zero(self, request: DiskRequest) -> None:
-        """Zero the parts of the range one by one. A zeroing is refused under the same conditions as a write."""
+    def _discard(self, request: DiskRequest) -> None:
+        """Discard the granules inside the range. A discard is refused as a write is, or if the disk cannot discard."""
+        if self._refuses_to_clear(request):
+            return
+        if not self.granules:
+            self._refuse(request, errno.EOPNOTSUPP)
+            return
+        start, stop = self.granules.whole(request.offset, request.offset + request.length)
+        if start == stop:
+            self._finish(request, request.length)
+        elif self._order.begin(request, start, stop):
+            self._launch(request)
+
+    def _refuses_to_clear(self, request: DiskRequest) -> bool:
+        """Refuse a zeroing or a discard under the same conditions as a write. Return whether it was refused."""
         stop = request.offset + request.length
         if self.read_only:
             self._refuse(request, errno.EROFS)
         elif stop > self.end_bytes:
             self._refuse(request, errno.ENOSPC if stop > self.size_bytes else errno.EIO)
         else:
+            return False
+        return True
+
+    def _zero(self, request: DiskRequest) -> None:
+        """Zero the parts of the range one by one."""
+        if not self._refuses_to_clear(request):
             block_bytes = max(PAGE_BYTES, self._offset_mask + 1)
             self._zero_parts(request, split(request.offset, request.length, block_bytes), block_bytes)
 

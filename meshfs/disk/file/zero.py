@@ -26,12 +26,15 @@ from meshfs import limits
 from meshfs.buffers import PAGE_BYTES
 from meshfs.disk.base import Done, Engine
 from meshfs.disk.file.transfer import Transfer
+from meshfs.linux import libc
 
 _KEEP_SIZE: Final = 0x01
 _PUNCH_HOLE: Final = 0x02
 _ZERO_RANGE: Final = 0x10
 PUNCH: Final = _PUNCH_HOLE | _KEEP_SIZE
 ZERO: Final = _ZERO_RANGE | _KEEP_SIZE
+
+_fallocate: Final = libc.function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 #: The errnos of a mode that does not work on this file or device, now or ever.
 _UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
@@ -45,6 +48,15 @@ def modes_of(status: os.stat_result) -> list[int]:
     if stat.S_ISBLK(status.st_mode) or status.st_blocks * _SECTOR_BYTES < status.st_size:
         return [PUNCH, ZERO]
     return [ZERO, PUNCH]
+
+
+def can_punch(fd: int, size_bytes: int) -> bool:
+    """Return whether the file system of an image can free its blocks. ``fd`` must be open for writing.
+
+    A hole is punched past the end of the image, where it changes nothing.
+    """
+    past = -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
+    return bool(_fallocate(fd, PUNCH, past, PAGE_BYTES) == 0)
 
 
 def split(offset: int, length: int, block_bytes: int) -> list[tuple[int, int]]:

@@ -228,3 +228,12 @@ def test_no_io_uring_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uring, "_SETUPS", ())
     with pytest.raises(OSError, match="too old"):
         UringEngine()
+
+
+async def test_a_discard_of_something_that_is_no_block_device_is_an_error(engine: Engine, fd: int) -> None:
+    results = Results()
+    engine.queue_discard(fd, 0, PAGE, lambda result: results.note("file", result))
+    engine.queue_discard(1 << 20, 0, PAGE, lambda result: results.note("closed", result))
+    engine.flush()
+    await results.wait(2)
+    assert results.of == {"file": -errno.ENOTTY, "closed": -errno.EBADF}

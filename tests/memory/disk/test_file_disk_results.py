@@ -14,12 +14,15 @@ from meshfs.disk.discovery.scan import DiskFacts
 from meshfs.disk.errnos import Sign
 from meshfs.disk.file.directio import ANY, Alignment
 from meshfs.disk.file.disk import FileDisk
+from meshfs.granules import Granules
 from meshfs.limits import DISK_AGAIN_MAX
 from meshlab.fakes.scripted_engine import ScriptedEngine
 from meshlab.suites.disk import Batch
 
 SIZE_BYTES = 1 << 20
-FACTS = DiskFacts(Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1", Identity("a"))
+FACTS = DiskFacts(
+    Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1", Identity("a"), Granules(512)
+)
 
 
 @pytest.fixture

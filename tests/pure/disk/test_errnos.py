@@ -86,6 +86,12 @@ def test_behind_the_end_of_a_device_that_shrank_is_eio(number: int) -> None:
     assert verdict(number, Op.WRITE, stop=8192, device_bytes=4096) == (EIO, FAILED)
 
 
+@pytest.mark.parametrize("device_bytes", [SIZE_BYTES, None])
+def test_a_disk_that_cannot_discard_is_well(device_bytes: int | None) -> None:
+    assert verdict(errno.EOPNOTSUPP, Op.DISCARD, stop=4096, device_bytes=device_bytes) == (errno.EOPNOTSUPP, NOTHING)
+    assert verdict(errno.EIO, Op.DISCARD, stop=4096, device_bytes=device_bytes) == (EIO, FAILED)
+
+
 def test_a_full_thin_pool_stays_enospc() -> None:
     assert verdict(errno.ENOSPC, Op.WRITE, stop=4096, device_bytes=4096) == (ENOSPC, FAILED)
 

@@ -16,11 +16,13 @@ import trio
 
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.disk.file.verifier import make_verifier
+from meshfs.granules import Granules
 
 Predicate = Callable[[DiskRequest], bool]
 
 #: What a discarded byte reads as. It is neither the old byte nor zero, so that nobody relies on either.
 DISCARDED: Final = b"\xdd"
+PAGES: Final = Granules(4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,14 @@ class MemoryDisk:
         logical_block_size_bytes: int = 512,
         physical_block_size_bytes: int = 4096,
         read_only: bool = False,
+        granules: Granules = PAGES,
     ) -> None:
         self.size_bytes = size_bytes
         self.logical_block_size_bytes = logical_block_size_bytes
         self.physical_block_size_bytes = physical_block_size_bytes
         self.rotational = False
         self.read_only = read_only
+        self.granules = granules
         self.delay_s = 0.0
         self.data = bytearray(size_bytes)
         self.completed = 0
@@ -170,7 +174,10 @@ class MemoryDisk:
         if request.op == Op.ZERO:
             self._change(request, start, stop, bytes(request.length))
         elif request.op == Op.DISCARD:
-            self._change(request, start, stop, DISCARDED * request.length)
+            if not self.granules:
+                return -errno.EOPNOTSUPP
+            start, stop = self.granules.whole(start, stop)
+            self._change(request, start, stop, DISCARDED * (stop - start))
         elif request.buffer is not None:
             data = request.buffer.view[request.start : request.start + request.length]
             self._change(request, start, stop, data)

@@ -31,6 +31,9 @@ class ScriptedEngine:
     def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
         self._record((f"fallocate {mode}", offset, length, False), done)
 
+    def queue_discard(self, fd: int, offset: int, length: int, done: Done) -> None:
+        self._record(("discard", offset, length, False), done)
+
     def _record(self, call: Call, done: Done) -> None:
         self.calls.append(call)
         self._open.append((call, done))

@@ -45,7 +45,7 @@ class Batch:
         self._changed = trio.Event()
 
     def make(self, op: Op, offset: int, length: int, *, start: int = HEADROOM_BYTES) -> DiskRequest:
-        buffer = None if op in (Op.FLUSH, Op.ZERO) else self.pool.acquire(length)
+        buffer = None if op not in (Op.READ, Op.WRITE) else self.pool.acquire(length)
         request = DiskRequest(op, offset, length, buffer, start, self._on_done)
         self._counts[request] = 0
         self._open += 1
@@ -109,6 +109,12 @@ async def zero(disk: Disk, offset: int, length: int, *, through: bool = False) -
     request = batch.make(Op.ZERO, offset, length)
     request.write_through = through
     (result,) = await batch.do([request])
+    return result
+
+
+async def discard(disk: Disk, offset: int, length: int) -> int:
+    batch = Batch(disk)
+    (result,) = await batch.do([batch.make(Op.DISCARD, offset, length)])
     return result
 
 
@@ -208,6 +214,42 @@ class DiskSuite:
         assert await zero(case.disk, 0, size) == size
         assert await flush(case.disk) == 0
         assert case.contents() == bytes(size)
+
+    async def test_discards_at_most_what_was_asked(self, case: DiskCase) -> None:
+        """Only whole granules inside the range lose their content, and a discarded range can be written again."""
+        size, granules = case.disk.size_bytes, case.disk.granules
+        assert granules, "this machine's file systems and loop devices can discard"
+        assert await write(case.disk, 0, b"\xaa" * size) == size
+        for offset, length in [*_SHAPES, (MIB - 7, 14), (size - 5000, 5000), (size - 1, 1), (0, 0)]:
+            assert await discard(case.disk, offset, length) == length
+            first, last = granules.whole(offset, offset + length)
+            assert offset <= first <= last <= offset + length
+            assert await read(case.disk, 0, first) == b"\xaa" * first, (offset, length)
+            assert await read(case.disk, last, size - last) == b"\xaa" * (size - last), (offset, length)
+            again = b"\xaa" * (last - first)
+            assert await write(case.disk, first, again) == len(again)
+            assert await read(case.disk, first, len(again)) == again
+        for offset, length in ((size, 1), (size - 512, 4096), (0, size + 1)):
+            assert await discard(case.disk, offset, length) == -errno.ENOSPC
+        assert await flush(case.disk) == 0
+        assert case.contents() == b"\xaa" * size
+
+    async def test_discards_keep_their_order_with_overlapping_writes(self, case: DiskCase) -> None:
+        """A write after a discard's answer is kept, and so is a write beside the discard, even of parts of blocks."""
+        generator = random.Random(5)
+        for round_ in range(50):
+            start = generator.randrange(0, MIB)
+            length = generator.randrange(1, MIB)
+            batch = Batch(case.disk)
+            edge = batch.write(start + length, b"e" * generator.randrange(1, 5000))
+            results = await batch.do([batch.make(Op.DISCARD, start, length), edge])
+            assert results == [length, edge.length]
+            data = generator.randbytes(generator.randrange(1, 9000))
+            at = start + generator.randrange(0, length)
+            assert await write(case.disk, at, data) == len(data)
+            assert await read(case.disk, at, len(data)) == data, round_
+            if at + len(data) <= start + length:
+                assert await read(case.disk, start + length, edge.length) == b"e" * edge.length, round_
 
     async def test_write_through_and_flush(self, case: DiskCase) -> None:
         for offset, length in ((0, 4096), (8192, 100), (20000, 5000)):
