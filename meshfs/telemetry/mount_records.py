@@ -55,7 +55,7 @@ class MountDiskRecord(DiskRecord):
         return self.raw.get("present", True) is True
 
 
-class SlotRecord(Record):
+class MountSlotRecord(Record):
     """Describes a slot of an enclosure."""
 
     name = text()
@@ -84,7 +84,7 @@ class MountEnclosureRecord(Record):
     size_bytes = integer()
     changed_ns = integer()
     present = flag()
-    slots = parts(SlotRecord)
+    slots = parts(MountSlotRecord)
 
     @property
     def path(self) -> str:
