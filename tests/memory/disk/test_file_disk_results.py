@@ -321,7 +321,7 @@ def test_the_devices_size_tells_removed_shrunk_and_full_apart(
     answer: int,
     sign: Sign,
 ) -> None:
-    monkeypatch.setattr("meshfs.disk.file.disk.device_size", lambda fd: device_bytes)
+    monkeypatch.setattr("meshfs.disk.file.errors.device_size", lambda fd: device_bytes)
     reported: list[tuple[Op, int, Sign]] = []
     disk.on_error = lambda *error: reported.append(error)
     request = Batch(disk).make(Op.WRITE, 8192, 4096)
