@@ -18,33 +18,8 @@ from meshfs import limits
 from meshfs.endpoint import parse_endpoint
 from meshfs.errors import MeshfsError
 from meshfs.model import IoClass
+from meshfs.mount.usage import USAGE
 from meshfs.program.command import version_text
-
-USAGE: Final = """\
-usage: meshfs CONFIG MOUNTPOINT [-f] [-o OPTION,...]
-   or: mount -t meshfs CONFIG MOUNTPOINT [-o OPTION,...]
-
-Mount every disk of the cluster. Options:
-  node=NAME         the node of CONFIG that this host is (default: the node with the host's name)
-  class=app|system  the class of all I/O (default: app, but system for programs under ionice -c idle)
-  cache=page|none   page: use the kernel's page cache, coherent from close to open; none: use no cache
-  io_timeout=S      end every I/O within S seconds (default: io_timeout_s of CONFIG)
-  log=FILE          log to FILE instead of the system log
-  debug             log debug messages as well
-  wait=own|all|DISK before returning, wait until the disks of this node, the disks of all nodes,
-                    or DISK can be used; DISK is NODE/NAME or an id; wait=DISK may be repeated
-  wait_timeout=S    wait at most S seconds (default: 30), then report the disks that cannot be used
-                    and serve the others
-  metrics=ADDR:PORT answer Prometheus at this address (default: no metrics)
-  remount           change the mesh that is mounted at MOUNTPOINT: read CONFIG again, and apply the
-                    options given with remount (except node); if something cannot change, the
-                    command reports that, and its exit status is 32
-  ro, noexec, noatime, sync, dirsync, allow_other: as in mount(8) and mount.fuse3(8)
-  -f                stay in the foreground and log to standard error
-  -h, --help        show this help
-  -V, --version     show the version
-Exit status: 0 mounted, 1 wrong usage, 2 a mistake in CONFIG or a key file, 32 the mount failed.
-"""
 
 _KERNEL: Final = frozenset(
     ("ro", "rw", "exec", "noexec", "atime", "noatime", "sync", "async", "dirsync", "allow_other")

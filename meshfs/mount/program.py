@@ -14,10 +14,11 @@ from meshfs.linux.inherited import let_go_of_starter, open_standard_streams
 from meshfs.linux.systemd import notify
 from meshfs.mount.exit_status import EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE
 from meshfs.mount.log import MountLog
-from meshfs.mount.options import USAGE, UsageError, answer_without_mounting, parse_arguments
+from meshfs.mount.options import UsageError, answer_without_mounting, parse_arguments
 from meshfs.mount.process import run
 from meshfs.mount.remount import remount
 from meshfs.mount.settings import Settings, prepare, with_absolute_log
+from meshfs.mount.usage import USAGE
 from meshfs.program.command import run_command
 
 logger = logging.getLogger(__name__)

@@ -28,9 +28,9 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
-def test_every_verb_but_password_takes_json() -> None:
+def test_every_verb_but_password_and_complete_takes_json() -> None:
     without = {name for name, parser in verbs().items() if "--json" not in parser.format_help()}
-    assert without == {"password"}
+    assert without == {"password", "complete"}
 
 
 def shown_by(page: str) -> set[str]:

@@ -1,29 +1,31 @@
-"""The command line of meshctl.
-
-Exit status:
-
-    0    all is well
-    1    something is degraded or does not answer, or the output cannot be written
-    2    the command line, the config or a key is wrong
-    130  the user interrupted the command
-"""
+"""The command line of meshctl."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
 
-from meshctl import disks, flows, flows_set, keygen, password, paths, reload, status, top, wait
+from meshctl import complete, disks, flows, flows_set, install, keygen, password, paths, reload, status, top, wait
 from meshfs.errors import ConfigError
 from meshfs.program.command import run_command, version_text
 
+_EPILOG = (
+    "Exit status: 0 all is well; 1 something is degraded or does not answer, or the output cannot be written; "
+    "2 the command line, the config or a key is wrong; 130 the user interrupted the command."
+)
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="meshctl", description="Look after a mesh of disks.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="meshctl", description="Look after a mesh of disks.", epilog=_EPILOG, allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=version_text("meshctl"))
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (status, disks, paths, flows, flows_set, top, wait, reload, keygen, password):
         module.add_parser(verbs)
+    # These two know the whole command line, also the verbs that are added after them.
+    for about_all in (install, complete):
+        about_all.add_parser(verbs, parser)
     return parser
 
 

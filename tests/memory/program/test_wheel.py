@@ -1,4 +1,4 @@
-"""The files of `pip install .`: the commands, the systemd units, and one version."""
+"""The files of `pip install .`: the commands, what `meshctl install` puts in place, and one version."""
 
 import subprocess
 import sys
@@ -43,9 +43,12 @@ def test_the_version_is_the_packages(wheel: zipfile.ZipFile) -> None:
     assert Parser().parsestr(text(wheel, ".dist-info/METADATA"))["Version"] == __version__
 
 
-def test_the_units(wheel: zipfile.ZipFile) -> None:
-    """docs/admin/install.md links the units from PREFIX/lib/systemd/system."""
-    place = ".data/data/lib/systemd/system/"
-    installed = {name.partition(place)[2] for name in wheel.namelist() if place in name}
+def test_the_files_of_meshctl_install(wheel: zipfile.ZipFile) -> None:
+    """In the repository, the units and the page of the config are behind symbolic links."""
+    place = "meshctl/installing/files/"
+    installed = {name.removeprefix(place): wheel.read(name) for name in wheel.namelist() if name.startswith(place)}
     units = ROOT / "daemon/systemd"
-    assert installed == {str(path.relative_to(units)) for path in units.rglob("*") if path.is_file()}
+    for path in (path for path in units.rglob("*") if path.is_file()):
+        assert installed.pop(f"systemd/{path.relative_to(units)}") == path.read_bytes()
+    assert installed.pop("config.md") == (ROOT / "docs/admin/config.md").read_bytes()
+    assert set(installed) == {"meshfs.bash", "meshfs.zsh", "meshfs.fish"}

@@ -1,0 +1,1 @@
+"""Completion of command lines in shells: the modules find the words that may follow."""

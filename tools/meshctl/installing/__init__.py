@@ -1,0 +1,1 @@
+"""Manual pages, units, links and completions: the modules make them and put them in place."""
