@@ -10,7 +10,8 @@ are never merged, because they may fail one by one. The first one keeps the plai
 If a device is served already, it keeps its id while it is there.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshfs.enclosure.found import SesFound
@@ -45,21 +46,27 @@ def distinct_ids(claims: Sequence[tuple[SesFound, str]], held: Mapping[str, str]
         groups.setdefault(claim, []).append(found)
     identities: dict[str, SesIdentity] = {}
     for claim, group in groups.items():
-        ids = {each.address: held.get(each.address, "") for each in group}
-        ids = {address: known for address, known in ids.items() if known == claim or known.startswith(f"{claim}-")}
+        ids: dict[str, str] = {}
+        for each in group:
+            known = held.get(each.address, "")
+            if (known == claim or known.startswith(f"{claim}-")) and known not in ids.values():
+                ids[each.address] = known
         for each in group:
             if each.address not in ids:
-                ids[each.address] = claim if claim not in ids.values() else f"{claim}-{_addition(each, group)}"
+                ids[each.address] = next(name for name in _names(claim, each, group) if name not in ids.values())
         for each in group:
             identities[each.address] = SesIdentity(ids[each.address], _note(each, group, ids))
     return identities
 
 
-def _addition(found: SesFound, group: Sequence[SesFound]) -> str:
-    """Return what distinguishes a device from the others of its group: its own name, or else its address."""
+def _names(claim: str, found: SesFound, group: Sequence[SesFound]) -> Iterator[str]:
+    """Yield the ids that a device may get, the best one first."""
+    yield claim
     own = _wwid(found)
-    is_own = own and all(_wwid(each) != own for each in group if each is not found)
-    return own if is_own else _address(found)
+    if own and all(_wwid(each) != own for each in group if each is not found):
+        yield f"{claim}-{own}"
+    for number in itertools.count(1):
+        yield f"{claim}-{_address(found)}" if number == 1 else f"{claim}-{_address(found)}-{number}"
 
 
 def _note(found: SesFound, group: Sequence[SesFound], ids: Mapping[str, str]) -> str:

@@ -1,4 +1,13 @@
-"""A SCSI enclosure services device of this machine, behind its node /dev/sgN."""
+"""A SCSI enclosure services device of this machine, behind its node /dev/sgN.
+
+found = find_ses_devices()                                   which devices there are (sysfs)
+claim = claimed_id(each, each.logical_id or read_logical_id(each.path), node)
+ids = distinct_ids([(each, claim), ...], held)               one id for each
+device = SesDevice(ids[each.address].id, each.path, ...)
+reading = device.read()
+disks = read_disk_ports()
+occupants(reading.view, disks, read_slot_links(each, disks)) the disks in each slot
+"""
 
 import errno
 import time
@@ -40,7 +49,7 @@ class SesDevice:
     def __init__(
         self,
         enclosure_id: str,
-        path: Path,
+        path: Path | None,
         logical_id: int | None = None,
         open_port: Callable[[Path], ScsiPort] = ScsiGeneric,
         clock: Callable[[], float] = time.monotonic,
@@ -48,6 +57,7 @@ class SesDevice:
     ) -> None:
         """Open nothing yet.
 
+        ``path`` is None if the device has no node. Then each call fails, and the error says what to do.
         ``logical_id`` is the one that the device had when ``enclosure_id`` was made of it. If another one answers at
         ``path`` later, the device counts as removed. None accepts any. ``note`` is a remark for people, which the
         properties of the enclosure contain.
@@ -91,6 +101,8 @@ class SesDevice:
     @contextmanager
     def _exchange(self) -> Iterator[Exchange]:
         """Give a new exchange with the device. Opens the device node if it is not open."""
+        if self.path is None:
+            raise OSError(errno.ENODEV, "the enclosure has no node /dev/sgN: load the kernel module sg (modprobe sg)")
         if self._port is None:
             self._port = self._open_port(self.path)
         try:

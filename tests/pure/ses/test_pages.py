@@ -20,6 +20,7 @@ from meshfs.ses.page import SLOT_KINDS, ElementKind
 from meshfs.ses.slots import EnclosurePages, read_slots, slot_names
 from meshfs.ses.status import Element, ElementCode, Lamps, pack_control, pack_status, parse_control, parse_status
 from meshfs.ses.texts import pack_texts, parse_texts
+from support.damage import damage
 
 BOX = Subenclosure(0, 0x5000_C500_1234_5678, "ACME", "24 bay JBOD", "0100")
 SLOTS = ElementType(ElementKind.ARRAY_DEVICE_SLOT, 3, 0, "Slots")
@@ -366,30 +367,13 @@ def test_damaged_pages_raise_nothing_but_a_refusal(fuzz_cases: int) -> None:
     for _ in range(fuzz_cases):
         pages = [bytearray(page) for page in WHOLE]
         for _ in range(rng.randrange(1, 4)):
-            _damage(rng, rng.choice(pages))
+            damage(rng, rng.choice(pages))
         try:
             parse_all(*map(bytes, pages))
             list(parse_control(bytes(pages[1]), CONFIGURATION))
         except EnclosurePageError:
             refused += 1
     assert fuzz_cases * 0.3 < refused < fuzz_cases
-
-
-def _damage(rng: random.Random, page: bytearray) -> None:
-    where = rng.randrange(len(page) + 1)
-    match rng.randrange(4):
-        case 0:
-            del page[where:]
-        case 1:
-            page[where:where] = rng.randbytes(rng.randrange(1, 5))
-        case 2 if where < len(page):
-            page[where] = rng.choice((0, 1, 0x7F, 0x80, 0xFF))
-        case _ if where < len(page):
-            page[where] ^= 1 << rng.randrange(8)
-    if not page:
-        page += b"\0"
-    if rng.random() < 0.5 and len(page) >= 4:
-        page[2:4] = ((len(page) - 4) & 0xFFFF).to_bytes(2, "big")
 
 
 # --- virtual enclosures --------------------------------------------------------------------
