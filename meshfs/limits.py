@@ -304,6 +304,16 @@ DIRECTORY_SLOTS: Final = 24
 DIRECTORY_SLOTS_MAX: Final = 255
 # The folders of one node. Each may leave one thread behind if its file system is stuck.
 DIRECTORIES_PER_NODE_MAX: Final = 32
+# A folder is looked at this often, beside each notification of the kernel. No notification comes if a file system is
+# mounted over the folder.
+FOLDER_CHECK_S: Final = 5.0
+# The same while the folder cannot be watched, because it is missing, or because the user has no watches left.
+FOLDER_RETRY_S: Final = 1.0
+# Reading the pages of an enclosure takes some 10 ms. If a call takes longer than this, its device or the file system of
+# its record is stuck. It is longer than SES_TIMEOUT_S, so that the reason is named.
+ENCLOSURE_CALL_TIMEOUT_S: Final = 22.0
+# The pages of an enclosure are read this often, because no event reports a change of a fan, a lamp or a slot.
+ENCLOSURE_POLL_S: Final = 5.0
 # A missing disk is tried again after the shorter delay, because udev may still be making its link. The delay then grows
 # to the longer one.
 DISK_RETRY_MIN_S: Final = 1.0

@@ -68,6 +68,11 @@ class DiskDiscovery:
         self._missed = False
 
     @property
+    def found(self) -> Sequence[DiskConfig]:
+        """Return the result of the last `find`."""
+        return self._found
+
+    @property
     def wants_another_look(self) -> bool:
         """Return whether another look is due without an event: a use may have ended, or the last look failed."""
         return self._missed or any(verdict.refusal in _MAY_END for verdict in self.verdicts)

@@ -9,7 +9,7 @@ offered as missing, and its keeper tries again.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -23,11 +23,11 @@ from meshfs.disk.discovery.scan import DiskFacts, scan_disk
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.offered_disk import OfferedDisk
-from meshfs.linux.uevent import DeviceChanges, open_device_changes
+from meshfs.linux.uevent import DeviceChanges, Devices, open_device_changes
 from meshfs.loop.bounded import Bounded
 from meshfsd.calibration import Calibration, Learnt
 from meshfsd.keeper import DiskKeeper
-from meshfsd.served import ClaimedDevice, ServedDisk, make_served
+from meshfsd.served import ClaimedDevice, DiskPlace, ServedDisk, make_served
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,9 @@ class Disks:
         pool: BufferPool,
         calibration: Calibration,
         on_change: Callable[[], None] = lambda: None,
-        on_devices: Callable[[], None] = lambda: None,
+        on_devices: Callable[[Devices], None] = lambda _: None,
     ) -> None:
-        """``on_devices`` is called when a block device of the machine has appeared, disappeared or changed."""
+        """``on_devices`` is called when devices of the machine have appeared, disappeared or changed."""
         self.calibration = calibration
         self.served: dict[str, ServedDisk] = {}
         self._exporter = exporter
@@ -56,6 +56,8 @@ class Disks:
         self._on_change = on_change
         self._on_devices = on_devices
         self._keepers: dict[str, DiskKeeper] = {}
+        #: The slots that disks are in, by the disks' names. A disk that is not there is in no slot.
+        self._places: Mapping[str, DiskPlace] = {}
         self._scans: dict[Path, Bounded] = {}
         self._nursery: trio.Nursery | None = None
         self._changes: DeviceChanges | None = None
@@ -69,8 +71,12 @@ class Disks:
             raise ConfigError("; ".join(mistakes))
         return found
 
-    async def scan(self, wanted: Sequence[DiskConfig]) -> tuple[Found, list[str]]:
-        """Return the facts of the devices at the disks' paths, and the mistakes. Changes nothing."""
+    async def scan(self, wanted: Sequence[DiskConfig], again: Collection[str] | None = None) -> tuple[Found, list[str]]:
+        """Return the facts of the devices at the disks' paths, and the mistakes. Changes nothing.
+
+        If ``again`` is given, disks that are served and have the same config are only looked at if they are in it. So
+        the arrival of one disk costs nothing at the others.
+        """
         found: dict[str, DiskFacts] = {}
         mistakes: list[str] = []
 
@@ -89,9 +95,20 @@ class Disks:
         self._scans = {path: calls for path, calls in self._scans.items() if path in paths or calls.stuck}
         async with trio.open_nursery() as nursery:
             for config in wanted:
-                nursery.start_soon(scan, config)
+                known = None if again is None or config.name in again else self._facts(config)
+                if known is None:
+                    nursery.start_soon(scan, config)
+                else:
+                    found[config.name] = known
         mistakes += _same_devices(self._exporter.name, wanted, found)
         return found, sorted(mistakes)
+
+    def _facts(self, config: DiskConfig) -> DiskFacts | None:
+        """Return the facts of a disk that is served now with the same config."""
+        served = self.served.get(config.name)
+        if served is None or served.disk is None or not served.health.served or served.config != config:
+            return None
+        return served.disk.facts
 
     async def apply(self, wanted: Sequence[DiskConfig], cluster: Config, found: Found) -> None:
         """Serve exactly these disks. ``found`` is the result of `check`.
@@ -112,10 +129,9 @@ class Disks:
         for keeper in new:
             self._offer(keeper)
         self._take_policies(cluster)
-        self.poke()
 
     def _keeper(self, config: DiskConfig, cluster: Config) -> DiskKeeper:
-        served = make_served(self._exporter.name, config, cluster)
+        served = make_served(self._exporter.name, config, cluster, self._places.get(config.name, DiskPlace()))
         return DiskKeeper(served, self._engine, self._pool, self.calibration.load, self.calibration.folder)
 
     def _offer(self, keeper: DiskKeeper) -> None:
@@ -138,6 +154,16 @@ class Disks:
         served.config = config
         served.offered.path, served.offered.allow = str(config.path), config.access_of
         self._exporter.disks.enforce(served.offered)
+
+    def place(self, places: Mapping[str, DiskPlace]) -> None:
+        """Announce the slots that disks are in, by the disks' names. It also holds for disks that are served later."""
+        self._places = places
+        for name, served in self.served.items():
+            place = places.get(name, DiskPlace())
+            if served.place != place:
+                served.place = place
+                served.offered.update(served.describe())
+                self._exporter.disks.modified(served.offered)
 
     def _take_policies(self, cluster: Config) -> None:
         """Take over the policies of a new config. Settings made at run time stay, as far as they are still valid."""
@@ -197,11 +223,13 @@ class Disks:
         if self._changes is None:
             await trio.sleep_forever()
             return
+        # Changes between the first claims and now were missed, so look at all devices once.
+        devices = Devices.BLOCK | Devices.ENCLOSURE
         while True:
-            # Changes between the first claims and now were missed, so look at all disks once.
-            self.poke()
-            self._on_devices()
-            await self._changes.wait()
+            if Devices.BLOCK in devices:
+                self.poke()
+            self._on_devices(devices)
+            devices = await self._changes.wait()
 
     @property
     def hears_of_devices(self) -> bool:
@@ -223,10 +251,11 @@ class Disks:
             async with keeper.claiming:
                 return
 
-    def poke(self) -> None:
-        """Have every keeper look at its disk now, or try to claim it."""
-        for keeper in self._keepers.values():
-            keeper.poke()
+    def poke(self, names: Collection[str] | None = None) -> None:
+        """Have the keepers of these disks, or of all, look at their disks now, or try to claim them."""
+        for name, keeper in self._keepers.items():
+            if names is None or name in names:
+                keeper.poke()
 
     async def wait_idle(self) -> None:
         """Wait until no disk has I/O in flight and all writes are flushed."""

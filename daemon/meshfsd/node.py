@@ -14,7 +14,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from meshfs.exporter.state.exporter import Exporter
 from meshfs.linux.inherited import let_go_of_starter
 from meshfs.linux.interfaces import KnownInterfaces, is_here
 from meshfs.linux.systemd import notify, notify_reloading
+from meshfs.linux.uevent import Devices
 from meshfs.loop.bounded import Bounded
 from meshfs.program.control import Handler, Request, serve_control
 from meshfs.smb.auth import Accounts
@@ -47,6 +48,7 @@ from meshfs.telemetry.process_facts import raise_descriptor_limit
 from meshfsd.calibration import Calibration, state_folder
 from meshfsd.discovery import DiskDiscovery
 from meshfsd.disks import Disks, status_text, without_doubles
+from meshfsd.enclosures import NodeEnclosures
 from meshfsd.flows import FlowControl
 from meshfsd.places import Places
 from meshfsd.status import make_status
@@ -97,11 +99,15 @@ class NodeExporter:
             self._exporter.scratch = ScratchVolume(node.scratch_size_bytes, self._exporter.now_filetime())
         folder = state_folder(node.state)
         self._devices_changed = trio.Event()
+        self._images_changed = trio.Event()
         self._disks = Disks(
-            self._exporter, engine, pool, Calibration(folder), self._tell_systemd, lambda: self._devices_changed.set()
+            self._exporter, engine, pool, Calibration(folder), self._on_disk_change, self._on_device_change
         )
         self._discovery = DiskDiscovery(folder)
-        #: Held while the disks are taken over from a config or a discovery, which must not happen at the same time.
+        self._enclosures = NodeEnclosures(
+            self._exporter, self._disks, folder, lambda: self._discovery.verdicts, lambda: self._images_changed.set()
+        )
+        #: Held while the disks are taken over from a config, a discovery or the folders, one after the other.
         self._taking = trio.Lock()
         self._reading = Bounded(f"the config {config.given}")
         self._saving = Bounded(f"the state folder {self._disks.calibration.folder}")
@@ -118,13 +124,14 @@ class NodeExporter:
         """Claim the disks, then listen at the addresses. Raises ConfigError. No request is served yet."""
         node = self._node
         await self._disks.check(node.disks)
-        await self._take_disks(self._config, node)
+        await self._take_config(self._config, node)
         self._places.open(node)
 
     async def close(self) -> bool:
         """Close everything. Return False if I/O is still in flight; its engine must then stay open."""
         self._places.close()
         self._interfaces.close()
+        self._enclosures.folders.close()
         await self._save_calibration()
         return await self._disks.close()
 
@@ -135,7 +142,9 @@ class NodeExporter:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._engine.run)
                 nursery.start_soon(self._disks.run)
+                nursery.start_soon(self._enclosures.run)
                 nursery.start_soon(self._discover)
+                nursery.start_soon(self._follow_images)
                 nursery.start_soon(listener.run)
                 nursery.start_soon(self._interfaces.run)
                 nursery.start_soon(self._keep_calibration)
@@ -222,24 +231,44 @@ class NodeExporter:
         exporter.take_accounts(accounts)
         exporter.processor.configure(config.processor_policy())
         exporter.take_security(config.cluster.security)
-        await self._take_disks(config, node)
+        await self._take_config(config, node)
+        # Try the missing disks again, and look whether the others have changed.
+        self._disks.poke()
         # The discovery may sleep as long as the old config has asked for.
         self._devices_changed.set()
 
-    # --- disks -------------------------------------------------------------------------
+    # --- disks and enclosures ----------------------------------------------------------
 
-    async def _take_disks(self, config: Config, node: NodeConfig, *, freed_only: bool = False) -> None:
-        """Serve the listed disks of the config, and those that are discovered now.
-
-        The config has passed `Disks.check`. What has become a mistake since then is offered as missing.
-        """
+    async def _take_config(self, config: Config, node: NodeConfig) -> None:
+        """Serve the enclosures and the disks of a config that has passed `Disks.check`."""
         async with self._taking:
-            found = await self._discovery.find(node.discovery, node.disks, self._disks, freed_only=freed_only)
-            wanted = [*node.disks, *found]
-            facts, mistakes = await self._disks.scan(wanted)
-            for mistake in mistakes:
-                logger.error("%s", mistake)
-            await self._disks.apply(without_doubles(wanted, facts), config, facts)
+            await self._enclosures.configure(node)
+            await self._discovery.find(node.discovery, node.disks, self._disks)
+            await self._take_disks(config, node, again=None)
+
+    async def _take_disks(self, config: Config, node: NodeConfig, again: Collection[str] | None) -> None:
+        """Serve the listed disks of the config, those that were discovered, and the images in folders.
+
+        What has become a mistake since `Disks.check` is offered as missing. ``again`` has the names of disks that are
+        to be looked at again although they are served; None stands for all.
+        """
+        wanted = [*node.disks, *self._discovery.found, *self._enclosures.images]
+        self._enclosures.place(wanted)
+        facts, mistakes = await self._disks.scan(wanted, again)
+        for mistake in mistakes:
+            logger.error("%s", mistake)
+        await self._disks.apply(without_doubles(wanted, facts), config, facts)
+        self._enclosures.renew()
+
+    async def _follow_images(self) -> None:
+        """Serve the images in folders, as they come, go, grow and move."""
+        while True:
+            await self._images_changed.wait()
+            self._images_changed = trio.Event()
+            async with self._taking:
+                replaced, grown = self._enclosures.folders.take_changed()
+                await self._take_disks(self._config, self._node, replaced)
+            self._disks.poke(grown)
 
     async def _discover(self) -> None:
         """Discover disks again when a device has changed, and from time to time while a disk is in use."""
@@ -248,8 +277,21 @@ class NodeExporter:
                 await self._devices_changed.wait()
             freed_only = not self._devices_changed.is_set() and self._disks.hears_of_devices
             self._devices_changed = trio.Event()
-            if self._node.discovery is not None:
-                await self._take_disks(self._config, self._node, freed_only=freed_only)
+            node = self._node
+            if node.discovery is not None:
+                async with self._taking:
+                    await self._discovery.find(node.discovery, node.disks, self._disks, freed_only=freed_only)
+                    await self._take_disks(self._config, self._node, again=())
+
+    def _on_disk_change(self) -> None:
+        self._tell_systemd()
+        self._enclosures.renew_soon()
+
+    def _on_device_change(self, devices: Devices) -> None:
+        """Have the devices looked for that may have appeared. A disk that moves also changes an enclosure's slot."""
+        self._enclosures.look_soon()
+        if Devices.BLOCK in devices:
+            self._devices_changed.set()
 
     def _discovery_interval_s(self) -> float:
         if self._node.discovery is None:
@@ -267,6 +309,7 @@ class NodeExporter:
             self._exporter,
             self._disks,
             self._discovery.verdicts,
+            self._enclosures.folders.refused,
             uptime_s,
             missing,
         )

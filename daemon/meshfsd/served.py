@@ -40,6 +40,14 @@ class ClaimedDevice:
     sequence: str
 
 
+@dataclass(frozen=True, slots=True)
+class DiskPlace:
+    """Names the slot that a disk is in: the id of the enclosure, and the slot's name. Both are "" for no slot."""
+
+    enclosure: str = ""
+    slot: str = ""
+
+
 @dataclass(eq=False)
 class ServedDisk:
     """Serves one disk. ``offered`` stays the same object while the device vanishes and returns.
@@ -50,6 +58,7 @@ class ServedDisk:
     identity        identifies the device or image to which learnt costs belong; "" before the first claim
     instance        the device or image that was claimed first, the only one to be claimed again; "" before
     remembered      the disk's record, which survives the process, or None while there is no device
+    place           the slot that the disk is in
     """
 
     config: DiskConfig
@@ -64,6 +73,7 @@ class ServedDisk:
     instance: str = ""
     remembered: Remembered | None = None
     overrides: Overrides = field(default_factory=Overrides)
+    place: DiskPlace = DiskPlace()
 
     @property
     def name(self) -> str:
@@ -138,7 +148,13 @@ class ServedDisk:
 
     def describe(self) -> DiskInfo:
         """Return the disk's present announcement. A disk that is gone keeps its last known facts."""
-        info = replace(self.offered.info, state=self.health.state, why=self.health.why)
+        info = replace(
+            self.offered.info,
+            state=self.health.state,
+            why=self.health.why,
+            enclosure=self.place.enclosure,
+            slot=self.place.slot,
+        )
         disk = self.disk
         if disk is None:
             return info
@@ -157,7 +173,7 @@ class ServedDisk:
         )
 
 
-def make_served(node: str, config: DiskConfig, cluster: Config) -> ServedDisk:
+def make_served(node: str, config: DiskConfig, cluster: Config, place: DiskPlace = DiskPlace()) -> ServedDisk:
     """Return a configured disk before its first claim: it is missing and refuses all I/O."""
     health = Health(time.monotonic())
     info = DiskInfo(
@@ -170,6 +186,8 @@ def make_served(node: str, config: DiskConfig, cluster: Config) -> ServedDisk:
         cache=config.cache.value,
         state=DiskState.MISSING,
         why=health.why,
+        enclosure=place.enclosure,
+        slot=place.slot,
     )
     policy, discipline = cluster.policy(node, config.name), cluster.scheduler.discipline
     queue = make_queue(discipline, policy, CostModel())
@@ -177,10 +195,10 @@ def make_served(node: str, config: DiskConfig, cluster: Config) -> ServedDisk:
     runner = Runner(queue, AbsentDisk(), now=time.monotonic)
     runner.refuse(AbsentDisk.errno)
     offered = OfferedDisk(info, runner, config.access_of, str(config.path))
-    return ServedDisk(config, discipline, runner, offered, queue, policy, health)
+    return ServedDisk(config, discipline, runner, offered, queue, policy, health, place=place)
 
 
 def identity_of(config: DiskConfig, disk: FileDisk) -> str:
     """Return a text that distinguishes the disk from others with its name, because learnt costs are of one device."""
     facts = disk.facts
-    return f"{config.path} {facts.model} {facts.serial} {disk.size_bytes} {config.cache.value}"
+    return f"{config.id or config.path} {facts.model} {facts.serial} {disk.size_bytes} {config.cache.value}"

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from meshfs import bugs
 from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.disk.discovery.selection import DiskVerdict
+from meshfs.enclosure.directory import Image
+from meshfs.enclosure_info import EnclosureInfo
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import Session
@@ -12,6 +14,7 @@ from meshfs.model import Security
 from meshfs.telemetry.documents import STATUS_VERSION
 from meshfs.telemetry.exporter_documents import (
     DiskStatus,
+    ExporterEnclosure,
     ExporterFacts,
     MachineDisk,
     NodeUsageDocument,
@@ -29,12 +32,14 @@ def make_status(
     exporter: Exporter,
     disks: Disks,
     machine: Sequence[DiskVerdict],
+    refused: Sequence[Image],
     uptime_s: float,
     missing: list[str],
 ) -> ExporterFacts:
     """Return the facts.
 
-    ``machine`` is the last result of the discovery. ``missing`` are the node's addresses that no interface of this
+    ``machine`` is the last result of the discovery. ``refused`` are the images in folders that are not offered.
+    ``missing`` are the node's addresses that no interface of this
     machine has.
     """
     return {
@@ -46,13 +51,14 @@ def make_status(
         "addresses_missing": missing,
         "security": security.value,
         "state_folder": {"path": str(disks.calibration.folder), "error": disks.calibration.error},
-        "machine_disks": [_machine_disk(verdict) for verdict in machine],
+        "machine_disks": [*map(_machine_disk, machine), *map(_refused_image, refused)],
         "connections": len(exporter.peers),
         "sessions": [_session(session) for session in exporter.sessions.values() if session.serving],
         "nodes": _nodes(exporter),
         "memory": {"used_bytes": exporter.pool.used_bytes, "max_bytes": exporter.memory.max_bytes},
         "processor": _processor(exporter),
         "disks": [_disk(disks.served[name]) for name in sorted(disks.served)],
+        "enclosures": [_enclosure(offered.info) for offered in exporter.enclosures.all()],
         "counters": dict(sorted(_counters(exporter).items())),
     }
 
@@ -68,6 +74,32 @@ def _machine_disk(verdict: DiskVerdict) -> MachineDisk:
         "serial": device.serial,
         "offered": verdict.is_offered,
         "why": verdict.why,
+    }
+
+
+def _refused_image(image: Image) -> MachineDisk:
+    return {
+        "path": str(image.path),
+        "id": image.id,
+        "size_bytes": image.size_bytes,
+        "bus": "file",
+        "model": "",
+        "serial": "",
+        "offered": False,
+        "why": image.why,
+    }
+
+
+def _enclosure(info: EnclosureInfo) -> ExporterEnclosure:
+    return {
+        "name": info.name,
+        "id": info.id,
+        "kind": info.kind.value,
+        "state": info.state.value,
+        "why": info.why,
+        "access": info.access.value,
+        "slots": len(info.slots),
+        "disks": sum(bool(slot.disk) for slot in info.slots),
     }
 
 

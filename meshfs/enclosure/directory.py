@@ -21,9 +21,9 @@ import signal
 import stat
 import uuid
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from meshfs import limits
 
@@ -37,17 +37,17 @@ FileKey = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Describes one file of a folder. ``why`` says why the file is not a disk, or is empty.
-
-    ``may_end`` is True if that reason may end without a notification of the kernel.
-    """
+    """Describes one file of a folder. ``why`` says why the file is not a disk, or is empty."""
 
     path: Path
     key: FileKey
     size_bytes: int
     id: str = ""
     why: str = ""
-    may_end: bool = False
+
+    def refuse(self, why: str) -> Self:
+        """Return the image as one that is not a disk."""
+        return replace(self, why=why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class FolderImages:
     why: str = ""
 
 
-def scan_folder(folder: Path, offered: Container[FileKey]) -> FolderImages:
-    """Return the images in the folder. ``offered`` has the images that were offered at the last look.
+def scan_folder(folder: Path, offered: Mapping[FileKey, str]) -> FolderImages:
+    """Return the images in the folder. ``offered`` has the ids of the images that were offered at the last look.
 
     A folder that is missing has no images. Raises OSError if the file system fails in any other way.
     """
@@ -75,7 +75,7 @@ def scan_folder(folder: Path, offered: Container[FileKey]) -> FolderImages:
         os.close(fd)
 
 
-def _image(folder: Path, folder_fd: int, name: str, offered: Container[FileKey]) -> Image | None:
+def _image(folder: Path, folder_fd: int, name: str, offered: Mapping[FileKey, str]) -> Image | None:
     """Return the image, or None if the file is no regular file or was removed meanwhile."""
     path = folder / name
     try:
@@ -87,23 +87,26 @@ def _image(folder: Path, folder_fd: int, name: str, offered: Container[FileKey])
     except FileNotFoundError:
         return None
     except OSError as error:
-        return Image(path, (0, 0), 0, why=f"it cannot be opened: {error.strerror}", may_end=True)
+        return Image(path, (0, 0), 0, why=f"it cannot be opened: {error.strerror}")
     try:
-        return _look(path, fd, key, status.st_size, is_offered=key in offered)
+        return _look(path, fd, key, status.st_size, offered.get(key))
     finally:
         os.close(fd)
 
 
-def _look(path: Path, fd: int, key: FileKey, size_bytes: int, *, is_offered: bool) -> Image:
-    if not is_offered and _is_being_written(fd):
-        return Image(path, key, size_bytes, why="a program has it open for writing", may_end=True)
-    if not size_bytes:
-        return Image(path, key, size_bytes, why="it is empty", may_end=True)
+def _look(path: Path, fd: int, key: FileKey, size_bytes: int, offered: str | None) -> Image:
+    """Return the image. ``offered`` is its id if it was offered at the last look."""
+    if offered is None and _is_being_written(fd):
+        return Image(path, key, size_bytes, why="a program has it open for writing")
+    if offered is None and not size_bytes:
+        return Image(path, key, size_bytes, why="it is empty")
     try:
         return Image(path, key, size_bytes, _id_of(fd))
     except ValueError as error:
-        return Image(path, key, size_bytes, why=str(error), may_end=True)
+        return Image(path, key, size_bytes, why=str(error))
     except OSError as error:
+        if offered is not None:
+            return Image(path, key, size_bytes, offered)
         why = f"its id cannot be kept in its attribute {ATTRIBUTE}: {error.strerror}"
         if error.errno == errno.ENOTSUP:
             why = f"its file system has no extended attributes, so its id cannot be kept ({ATTRIBUTE})"
@@ -163,9 +166,9 @@ def choose(
             if image.why:
                 refused.append(image)
             elif image.id in taken:
-                refused.append(_refuse(image, "a listed disk of the config has this id as its name"))
+                refused.append(image.refuse("a listed disk of the config has this id as its name"))
             elif holder is not image and holder is not None:
-                refused.append(_refuse(image, _twin_of(image, holder)))
+                refused.append(image.refuse(_twin_of(image, holder)))
             else:
                 kept[folder].append(image)
     return kept, refused
@@ -189,7 +192,3 @@ def _twin_of(image: Image, holder: Image) -> str:
     if image.key == holder.key:
         return f"it is the same file as {holder.path}"
     return f"{holder.path} has the same id; if this is a copy, give it an own id with `setfattr -x {ATTRIBUTE}`"
-
-
-def _refuse(image: Image, why: str) -> Image:
-    return Image(image.path, image.key, image.size_bytes, image.id, why)

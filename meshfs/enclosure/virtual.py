@@ -1,8 +1,10 @@
 """An enclosure without a SES device: the bays of a node, or a folder of images.
 
-Its pages are made of what is known of its slots (`meshfs.ses.build`). Its lamps are only bits, which a control page
-sets, and which the status page and `meshctl enclosures` show. The lamps and the places of disks are kept in the node's
-state folder, so that they are the same after a restart:
+Its pages are made of what is known of its slots (`meshfs.ses.build`). A failing disk is a problem of its own, so
+it does not make the enclosure faulty.
+
+The lamps are only bits, which a control page sets, and which the status page shows. The lamps and the places of disks
+are kept in the node's state folder, so that they are the same after a restart:
 
     STATE/NAME.enclosure.json    {"slots": {"7": {"disk": "image-...", "asked": 7, "locate": true, "fault": false}}}
 
@@ -25,7 +27,7 @@ from typing import Final
 from meshfs import limits
 from meshfs.enclosure.base import EnclosureReading
 from meshfs.enclosure.bays import Place, slot_name
-from meshfs.enclosure_info import EnclosureInfo, EnclosureKind, SlotInfo
+from meshfs.enclosure_info import EnclosureInfo, EnclosureKind, EnclosureState, SlotInfo
 from meshfs.errors import EnclosurePageError
 from meshfs.model import Access
 from meshfs.ses.build import Bay, bundle, supported_pages, virtual_pages
@@ -77,6 +79,7 @@ class _State:
     slots: int
     occupants: Mapping[int, Occupant] = field(default_factory=dict)
     records: Mapping[int, SlotRecord] = field(default_factory=dict)
+    gone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class VirtualEnclosure:
         # Held while the record is written, so that an older one never replaces a newer one.
         self._writing = threading.Lock()
         self._complained = False
+        # The last reading, with the state that it was made of.
+        self._made: tuple[_State, EnclosureReading] | None = None
 
     @property
     def id(self) -> str:
@@ -131,10 +136,13 @@ class VirtualEnclosure:
         """Return the name of the slot at the place."""
         return slot_name(self._identity.prefix, place.slot)
 
-    def arrange(self, slots: int, places: Mapping[str, Place], occupants: Mapping[str, Occupant]) -> bool:
+    def arrange(
+        self, slots: int, places: Mapping[str, Place], occupants: Mapping[str, Occupant], gone: str = ""
+    ) -> bool:
         """Put the disks into slots. ``places`` and ``occupants`` are by disk id. Return whether `save` has work to do.
 
-        The record of a slot without an occupant keeps the last disk, unless that disk is in another slot now.
+        The record of a slot without an occupant keeps the last disk, unless that disk is in another slot now. If
+        ``gone`` is not empty, it is the reason why the folder cannot be read.
         """
         by_slot = {place.slot: (disk, place.wish) for disk, place in places.items()}
         with self._changing:
@@ -150,7 +158,9 @@ class VirtualEnclosure:
                 if not record.is_empty:
                     records[slot] = record
             inside = {places[disk].slot: each for disk, each in occupants.items() if disk in places}
-            self._state = _State(slots, inside, records)
+            now = _State(slots, inside, records, gone)
+            if now != before:
+                self._state = now
             return records != before.records
 
     # --- pages
@@ -164,6 +174,12 @@ class VirtualEnclosure:
         return self._reading(self._state)
 
     def _reading(self, state: _State) -> EnclosureReading:
+        made = self._made
+        if made is None or made[0] is not state:
+            made = self._made = state, self._make(state)
+        return made[1]
+
+    def _make(self, state: _State) -> EnclosureReading:
         content = bundle(supported_pages(), self._pages(state))
         info = EnclosureInfo(
             id=self.id,
@@ -171,6 +187,8 @@ class VirtualEnclosure:
             name=self.name,
             kind=self.kind,
             access=Access.READ_WRITE,
+            state=EnclosureState.GONE if state.gone else EnclosureState.OK,
+            why=state.gone,
             vendor=_VENDOR,
             product=self._identity.product,
             revision=_REVISION,

@@ -1,7 +1,7 @@
-"""Notifications of block devices that appear, disappear or change: the kernel's uevents, and udev's.
+"""Notifications of disks and enclosures that appear, disappear or change: the kernel's uevents, and udev's.
 
-    is_of_block_device   decides whether one message is about a block device
-    DeviceChanges        wakes a task after such a message
+    devices_of       tells what one message is about
+    DeviceChanges    wakes a task after a message about a block device or an enclosure
 
 The kernel sends a uevent (group 1) when a device appears, disappears, or changes its size. udev sends a message of its
 own (group 2) after it has created the links in /dev/disk for the device. Only then may a path of the config lead to the
@@ -14,6 +14,7 @@ Layouts: lib/kobject_uevent.c (ACTION@PATH, then NUL-terminated KEY=VALUE proper
 NUL, then a magic number, the header's size, the offset and the length of the properties.
 """
 
+import enum
 import errno
 import logging
 import os
@@ -34,22 +35,39 @@ _UDEV_HEADER: Final = struct.Struct("=8s4xIII")
 _UDEV_PREFIX: Final = b"libudev\0"
 # The kernel's messages are at most 2 KiB plus a path; udev's hold all properties of a device.
 _MESSAGE_MAX_BYTES: Final = 64 * 1024
-_OF_BLOCK: Final = b"SUBSYSTEM=block"
 
 
-def is_of_block_device(message: bytes) -> bool:
-    """Return whether a message of the kernel or of udev is about a block device. A malformed message is not."""
+class Devices(enum.Flag):
+    """Names the devices that a message may be about. A SES device is a SCSI generic device with or without a driver."""
+
+    NONE = 0
+    BLOCK = enum.auto()
+    ENCLOSURE = enum.auto()
+
+
+_OF: Final = {
+    b"SUBSYSTEM=block": Devices.BLOCK,
+    b"SUBSYSTEM=enclosure": Devices.ENCLOSURE,
+    b"SUBSYSTEM=scsi_generic": Devices.ENCLOSURE,
+}
+
+
+def devices_of(message: bytes) -> Devices:
+    """Return what a message of the kernel or of udev is about. A malformed message is about nothing."""
     properties = message
     if message.startswith(_UDEV_PREFIX):
         if len(message) < _UDEV_HEADER.size:
-            return False
+            return Devices.NONE
         _, _, offset, length = _UDEV_HEADER.unpack_from(message)
         properties = message[offset : offset + length]
-    return _OF_BLOCK in properties.split(b"\0")
+    found = Devices.NONE
+    for each in properties.split(b"\0"):
+        found |= _OF.get(each, Devices.NONE)
+    return found
 
 
 class DeviceChanges:
-    """Wakes a task when a block device appears, disappears or changes.
+    """Wakes a task when a block device or an enclosure appears, disappears or changes.
 
     Changes count from the moment the object is created. Raises OSError if the kernel does not give a netlink socket.
     """
@@ -68,34 +86,33 @@ class DeviceChanges:
             trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
 
-    async def wait(self) -> None:
-        """Wait for a change of a block device since the last wait() returned.
+    async def wait(self) -> Devices:
+        """Wait for a change since the last wait() returned, and return what has changed.
 
         Changes within DEVICE_SETTLE_S count as one.
         """
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            if self._drain():
+            if found := self._drain():
                 await trio.sleep(limits.DEVICE_SETTLE_S)
-                self._drain()
-                return
+                return found | self._drain()
             # A flood of messages about other devices must not keep the event loop from serving I/O.
             await trio.sleep(limits.DEVICE_SETTLE_S)
 
-    def _drain(self) -> bool:
-        """Read the waiting messages. Return whether one of them is, or may have been, about a block device."""
-        rings = False
+    def _drain(self) -> Devices:
+        """Read the waiting messages. Return what they are, or may have been, about."""
+        found = Devices.NONE
         for _ in range(limits.DEVICE_MESSAGES_MAX):
             try:
-                rings = is_of_block_device(self._socket.recv(_MESSAGE_MAX_BYTES)) or rings
+                found |= devices_of(self._socket.recv(_MESSAGE_MAX_BYTES))
             except BlockingIOError:
                 break
             except OSError as error:
-                # More messages came than the socket holds. A lost one may have been about a block device.
+                # More messages came than the socket holds. A lost one may have been about any device.
                 if error.errno != errno.ENOBUFS:
                     raise
-                rings = True
-        return rings
+                found = Devices.BLOCK | Devices.ENCLOSURE
+        return found
 
 
 def open_device_changes() -> DeviceChanges | None:

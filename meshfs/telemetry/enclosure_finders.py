@@ -6,6 +6,7 @@ problem_finders.py says what a finding is.
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from meshfs.telemetry.exporter_records import ExporterRecord
 from meshfs.telemetry.mount_records import MountEnclosureRecord, MountRecord
 from meshfs.telemetry.problem_finders import Finding
 
@@ -25,6 +26,18 @@ def enclosure_in_state(state: str, text: str) -> Callable[[MountRecord], Iterato
             if enclosure.present and enclosure.state == state:
                 path = f"{document.mountpoint}/enclosure/by-id/{enclosure.id}"
                 yield _subject(enclosure), text.format(why=_because(enclosure), path=path)
+
+    return find
+
+
+def own_enclosure_in_state(state: str, text: str) -> Callable[[ExporterRecord], Iterator[Finding]]:
+    """Find enclosures of an exporter in that state. In ``text``, {why} stands for the reason."""
+
+    def find(document: ExporterRecord) -> Iterator[Finding]:
+        for enclosure in document.enclosures:
+            if enclosure.state == state:
+                why = f" ({enclosure.why})" if enclosure.why else ""
+                yield f"enclosure {document.node}/{enclosure.name}", text.format(why=why)
 
     return find
 

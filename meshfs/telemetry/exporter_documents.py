@@ -3,6 +3,7 @@
 ExporterStatus      the answer to "status" on the control socket of meshfsd
   DiskStatus          a disk that it offers
   MachineDisk         a disk of the machine, if the node discovers its disks: whether it is offered, or why not
+  ExporterEnclosure   an enclosure that it serves
   NodeUsageDocument   the resources that a node holds, and their limits, for each node seen since the start
   ProcessorTime       the time of the exporter's thread by node and class
 FlowsDocument       the answer to "flows" and "flows-set"
@@ -123,6 +124,19 @@ class MachineDisk(TypedDict):
     why: str
 
 
+class ExporterEnclosure(TypedDict):
+    """An enclosure of the node. ``slots`` is the number of its slots, and ``disks`` that of the disks in them."""
+
+    name: str
+    id: str
+    kind: str
+    state: str
+    why: str
+    access: str
+    slots: int
+    disks: int
+
+
 class ExporterFacts(ProcessFacts):
     """Describes an exporter's status without its problems."""
 
@@ -134,7 +148,7 @@ class ExporterFacts(ProcessFacts):
     addresses_missing: list[str]
     security: str
     state_folder: StateFolder
-    #: All disks of the machine if the node discovers its disks, otherwise none.
+    #: All disks of the machine if the node discovers its disks, and the images in folders that are not offered.
     machine_disks: list[MachineDisk]
     connections: int
     sessions: list[SessionStatus]
@@ -142,6 +156,7 @@ class ExporterFacts(ProcessFacts):
     memory: MemoryUse
     processor: list[ProcessorTime]
     disks: list[DiskStatus]
+    enclosures: list[ExporterEnclosure]
     counters: dict[str, int]
 
 

@@ -102,6 +102,19 @@ class MachineDiskRecord(Record):
     why = text()
 
 
+class ExporterEnclosureRecord(Record):
+    """An enclosure that the exporter serves."""
+
+    name = text()
+    id = text()
+    kind = text()
+    state = text()
+    why = text()
+    access = text()
+    slots = integer()
+    disks = integer()
+
+
 class ExporterRecord(FindingsRecord):
     """Holds the status of an exporter."""
 
@@ -115,6 +128,7 @@ class ExporterRecord(FindingsRecord):
     memory = part(MemoryRecord)
     processor = parts(ProcessorRecord)
     disks = parts(ExporterDiskRecord)
+    enclosures = parts(ExporterEnclosureRecord)
     counters = counts()
     keys_missing = parts(MissingKeyRecord)
 

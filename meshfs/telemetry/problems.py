@@ -119,6 +119,12 @@ MOUNT_RULES: Final[tuple[Rule[MountRecord], ...]] = (
 EXPORTER_RULES: Final[tuple[Rule[ExporterRecord], ...]] = (
     Rule("disk-hangs", _ERROR, find.disk_hangs),
     Rule("disk-read-only", _WARNING, find.disk_read_only),
+    Rule("enclosure-fault", _WARNING, enclosure_finders.own_enclosure_in_state(
+        "fault", "it reports a fault{why}; find the part with `meshctl enclosures`")),
+    Rule("enclosure-pages", _WARNING, enclosure_finders.own_enclosure_in_state(
+        "refused", "one of its pages is malformed{why}, so its slots are not known; look for newer firmware")),
+    Rule("enclosure-gone", _WARNING, enclosure_finders.own_enclosure_in_state(
+        "gone", "it cannot be read{why}; look at its power and its cable, or at the file system of its folder")),
     Rule("key-missing", _WARNING, find.key_missing),
     Rule("address-missing", _WARNING, find.address_missing),
     Rule("state-unwritable", _WARNING, find.state_unwritable),

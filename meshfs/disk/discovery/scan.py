@@ -32,7 +32,8 @@ class DiskFacts:
     """Holds the facts of one disk.
 
     ``identity`` names the device or file until the machine reboots. ``device`` distinguishes this disk from another
-    device or image that takes its place (`meshfs.disk.discovery.identity`).
+    device or image that takes its place (`meshfs.disk.discovery.identity`). ``kernel_name`` is the kernel's name of the
+    device, such as "sda", or of the disk that a partition belongs to. It is "" for an image.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class DiskFacts:
     device: Identity
     #: The units in which the disk can discard. Whether an image can, is tried when it is claimed.
     granules: Granules = NO_GRANULES
+    kernel_name: str = ""
 
     @property
     def instance(self) -> str:
@@ -129,6 +131,7 @@ def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
         identity=identity_of(status),
         device=identify(fd),
         granules=_granules(device_folder(status.st_rdev), disk, logical_bytes),
+        kernel_name=disk.name,
     )
 
 

@@ -18,7 +18,7 @@ def drop(folder: Path, name: str, data: bytes = b"data") -> Path:
 
 def scan(folder: Path) -> dict[str, str]:
     """Return the id of each image, or the reason why it has none."""
-    return {image.path.name: image.id or image.why for image in scan_folder(folder, ()).images}
+    return {image.path.name: image.id or image.why for image in scan_folder(folder, {}).images}
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_file_that_is_being_written_is_refused_until_it_is_closed(folder: Path
 def test_an_image_that_is_offered_may_be_open_for_writing(folder: Path) -> None:
     with (folder / "07-db.img").open("r+b") as file:
         status = os.fstat(file.fileno())
-        (image,) = scan_folder(folder, {(status.st_dev, status.st_ino)}).images
+        (image,) = scan_folder(folder, {(status.st_dev, status.st_ino): "image-a"}).images
     assert not image.why
 
 
@@ -83,7 +83,7 @@ def test_a_program_that_opens_a_file_meanwhile_is_not_held_up(folder: Path) -> N
     writer = threading.Thread(target=write)
     writer.start()
     for _ in range(300):
-        scan_folder(folder, ())
+        scan_folder(folder, {})
     stop.set()
     writer.join(5)
     assert not writer.is_alive()
@@ -111,7 +111,7 @@ def test_strange_names_are_names(folder: Path) -> None:
 
 def test_a_missing_folder_has_no_images_and_a_reason(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    assert scan_folder(missing, ()) == FolderImages(
+    assert scan_folder(missing, {}) == FolderImages(
         why=f"its folder {missing} cannot be read: No such file or directory"
     )
 

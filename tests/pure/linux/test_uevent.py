@@ -1,11 +1,11 @@
-"""The messages about devices that are about block devices."""
+"""The messages of the kernel and of udev that are about block devices or enclosures."""
 
 import random
 import struct
 
 import pytest
 
-from meshfs.linux.uevent import is_of_block_device
+from meshfs.linux.uevent import Devices, devices_of
 
 KERNEL = b"change@/devices/virtual/block/loop0\0ACTION=change\0SUBSYSTEM=block\0RESIZE=1\0MAJOR=7\0MINOR=0\0"
 OTHER = b"add@/devices/virtual/net/x\0ACTION=add\0SUBSYSTEM=net\0NAME=SUBSYSTEM=block\0"
@@ -19,20 +19,22 @@ def of_udev(properties: bytes, *, gap: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("message", "rings"),
+    ("message", "devices"),
     [
-        (KERNEL, True),
-        (OTHER, False),
-        (of_udev(b"ACTION=add\0SUBSYSTEM=block\0DEVLINKS=/dev/disk/by-id/x\0"), True),
-        (of_udev(b"ACTION=add\0SUBSYSTEM=block\0", gap=16), True),
-        (of_udev(OTHER), False),
-        (b"", False),
-        (b"libudev\0", False),
-        (of_udev(b"")[:20], False),
+        (KERNEL, Devices.BLOCK),
+        (OTHER, Devices.NONE),
+        (of_udev(b"ACTION=add\0SUBSYSTEM=block\0DEVLINKS=/dev/disk/by-id/x\0"), Devices.BLOCK),
+        (of_udev(b"ACTION=add\0SUBSYSTEM=block\0", gap=16), Devices.BLOCK),
+        (of_udev(OTHER), Devices.NONE),
+        (b"add@/devices/x\0ACTION=add\0SUBSYSTEM=enclosure\0", Devices.ENCLOSURE),
+        (of_udev(b"ACTION=remove\0SUBSYSTEM=scsi_generic\0DEVNAME=/dev/sg3\0"), Devices.ENCLOSURE),
+        (b"", Devices.NONE),
+        (b"libudev\0", Devices.NONE),
+        (of_udev(b"")[:20], Devices.NONE),
     ],
 )
-def test_a_message_rings_if_it_is_of_a_block_device(message: bytes, rings: bool) -> None:
-    assert is_of_block_device(message) is rings
+def test_what_a_message_is_about(message: bytes, devices: Devices) -> None:
+    assert devices_of(message) is devices
 
 
 def test_a_message_of_any_bytes_raises_nothing() -> None:
@@ -42,4 +44,4 @@ def test_a_message_of_any_bytes_raises_nothing() -> None:
         for _ in range(generator.randrange(8)):
             if message:
                 message[generator.randrange(len(message))] = generator.randrange(256)
-        is_of_block_device(bytes(message[: generator.randrange(len(message) + 1)]))
+        devices_of(bytes(message[: generator.randrange(len(message) + 1)]))
