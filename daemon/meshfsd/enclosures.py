@@ -84,6 +84,8 @@ class NodeEnclosures:
         self._shelves: dict[str, VirtualEnclosure] = {}
         self._kept: dict[str, _Kept] = {}
         self._wanted: Sequence[DiskConfig] = ()
+        #: Held while SES devices are looked for.
+        self._finding = trio.Lock()
         self._look = trio.Event()
         self._stale = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -123,21 +125,22 @@ class NodeEnclosures:
 
     async def _find(self) -> None:
         """Serve exactly the SES devices of the machine, and the node's bays if it has none."""
-        found: Sequence[SesEnclosure] = await self._finder.find() if self._rights is not None else ()
+        async with self._finding:
+            self._keep_found(await self._finder.find() if self._rights is not None else ())
+
+    def _keep_found(self, found: Sequence[SesEnclosure]) -> None:
         mine = {each.name: each for each in found}
         for name, kept in list(self._kept.items()):
             if kept.enclosure.kind is EnclosureKind.SES and mine.get(name) is not kept.enclosure:
                 self._withdraw(name)
-        for each in found:
-            assert self._rights is not None
-            if each.name in self._shelves or each.name == BAYS:
-                logger.error("SES device %s is not offered, because a folder has its name", each.name)
-                continue
-            self._keep(each, self._rights).calls.poke()
-        if self._rights is None or found:
+        rights = self._rights
+        if rights is None or found:
             self._withdraw(BAYS)
         else:
-            self._keep(self._bays, self._rights)
+            self._keep(self._bays, rights)
+        for each in found:
+            if rights is not None and each.name not in self._shelves:
+                self._keep(each, rights).calls.poke()
 
     def _keep(self, enclosure: Enclosure, rights: EnclosureRights) -> _Kept:
         """Serve an enclosure, or take over its rights if it is served already."""

@@ -75,11 +75,8 @@ class Folders:
         self._replaced: set[str] = set()
         self._resized: set[str] = set()
         self._nursery: trio.Nursery | None = None
-        try:
-            self._changes: FolderChanges | None = FolderChanges()
-        except OSError as error:
-            logger.warning("folders are looked at every %g s: %s", limits.FOLDER_RETRY_S, error.strerror)
-            self._changes = None
+        self._changes: FolderChanges | None = None
+        self._opened = trio.Event()
 
     async def configure(
         self, configs: Sequence[DirectoryConfig], places: Mapping[str, Mapping[str, Place]], taken: Collection[str]
@@ -89,6 +86,9 @@ class Folders:
         ``places`` has the earlier slots of disks, by the names of new folders. ``taken`` has the names of listed disks.
         """
         self._taken = taken
+        if configs and not self._opened.is_set():
+            self._changes = _open_changes()
+            self._opened.set()
         names = {config.name for config in configs}
         for name in [name for name in self._folders if name not in names]:
             self._drop(self._folders.pop(name))
@@ -144,6 +144,7 @@ class Folders:
             await self._hear()
 
     async def _hear(self) -> None:
+        await self._opened.wait()
         if self._changes is None:
             await trio.sleep_forever()
             return
@@ -238,6 +239,15 @@ class Folders:
         for image in refused:
             if (image.path, image.why) not in before:
                 logger.info("image %r is not offered: %s", str(image.path), image.why)
+
+
+def _open_changes() -> FolderChanges | None:
+    """Return a new FolderChanges, or None if the kernel gives none, which is logged."""
+    try:
+        return FolderChanges()
+    except OSError as error:
+        logger.warning("folders are looked at every %g s: %s", limits.FOLDER_RETRY_S, error.strerror)
+        return None
 
 
 def _scan(
