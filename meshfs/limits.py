@@ -174,8 +174,8 @@ WAITING_CREATES_PER_NODE_MAX: Final = 256
 ENCLOSURE_CONTENTS_PER_NODE_MAX: Final = 128
 # The control pages of one node that are at enclosures. A page takes some 10 ms, and other nodes wait behind it.
 ENCLOSURE_CONTROLS_PER_NODE_MAX: Final = 16
-# The LOCK, CHANGE_NOTIFY, CREATE and long SET_ZERO_DATA requests of one connection that wait. Each of them also holds a
-# credit, and a usual peer has CREDITS_MAX credits.
+# The LOCK, CHANGE_NOTIFY and CREATE requests, and the long zeroings and discards, of one connection that wait. Each of
+# them also holds a credit, and a usual peer has CREDITS_MAX credits.
 ASYNC_PER_CONNECTION_MAX: Final = 512
 # The changes that are queued for the next CHANGE_NOTIFY of an open: their number, and their size in a reply. Past
 # either bound the reply says that the directory must be listed again, which every initiator has to support.
@@ -326,16 +326,18 @@ DEVICE_SETTLE_S: Final = 0.1
 DEVICE_MESSAGES_MAX: Final = 1024
 # A disk that was removed from the config may have I/O in flight that never ends. A reload waits no longer than this.
 DISK_WITHDRAW_TIMEOUT_S: Final = 5.0
-# A long zeroing is sent to its disk in pieces, so that other requests can run in between. The first piece is as large
-# as the largest WRITE. If a piece takes longer than ZERO_PIECE_S, the next piece is smaller. So other requests wait no
-# longer than for a large write of an HDD.
+# A long zeroing or discard is sent to its disk in pieces, so that other requests can run in between. The first piece is
+# as large as the largest WRITE. If a piece takes longer than ZERO_PIECE_S, the next piece is smaller. So other requests
+# wait no longer than for a large write of an HDD.
 ZERO_PIECE_BYTES: Final = 8 * MIB
 ZERO_PIECE_MIN_BYTES: Final = 1 * MIB
 ZERO_PIECE_MAX_BYTES: Final = 256 * MIB
 ZERO_PIECE_S: Final = 0.04
-# The most that an initiator asks an owner to zero in one request, if zeroing is quick at that disk. A terabyte then
-# takes a thousand requests.
+# The most that an initiator asks an owner to zero or to discard in one request, if that is quick at that disk. A
+# terabyte then takes a thousand requests.
 ZERO_REQUEST_MAX_BYTES: Final = 1024 * MIB
+# The ranges of one FILE_LEVEL_TRIM that an exporter processes. NVMe's command for it (Dataset Management) has as many.
+TRIM_RANGES_MAX: Final = 256
 # The memory that all peers together may make an exporter hold (exporter/rules/memory_budget.py). A single node can get
 # half of it: four times the 64 MiB that keep one of its channels busy. Ten greedy nodes get 46 MiB each.
 MEMORY_MAX_BYTES: Final = 512 * MIB

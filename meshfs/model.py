@@ -97,6 +97,7 @@ class DiskInfo:
     changes when another device or image takes the name (`meshfs.disk.discovery.identity`).
     ``written_ns`` is the time of the last write by anybody, in ns since the epoch, or 0 if it is unknown.
     ``config`` is the digest of the config that the exporter uses (`meshfs.cluster.config.Config`).
+    The two ``discard_`` numbers are those of `meshfs.granules.Granules`; both are 0 if the disk cannot discard.
     """
 
     id: str
@@ -118,6 +119,8 @@ class DiskInfo:
     instance: str = ""
     written_ns: int = 0
     config: str = ""
+    discard_granularity_bytes: int = 0
+    discard_alignment_bytes: int = 0
 
 
 def encode_disks(disks: list[DiskInfo]) -> bytes:
@@ -153,6 +156,8 @@ def _disk_from(item: dict[str, object]) -> DiskInfo:
         raise ValueError(f"disk list: size_bytes {info.size_bytes} is out of range")
     if not 0 <= info.written_ns < 1 << 63:
         raise ValueError(f"disk list: written_ns {info.written_ns} is out of range")
+    if not 0 <= info.discard_alignment_bytes <= info.discard_granularity_bytes < 1 << 63:
+        raise ValueError(f"disk list: discard_granularity_bytes {info.discard_granularity_bytes} is out of range")
     return info
 
 
@@ -188,4 +193,6 @@ _FIELD_TYPES: Final[dict[str, type]] = {
     "instance": str,
     "written_ns": int,
     "config": str,
+    "discard_granularity_bytes": int,
+    "discard_alignment_bytes": int,
 }

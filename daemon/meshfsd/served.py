@@ -168,6 +168,8 @@ class ServedDisk:
             cache=self.config.cache.value,
             model=disk.facts.model,
             serial=disk.facts.serial,
+            discard_granularity_bytes=disk.granules.size_bytes,
+            discard_alignment_bytes=disk.granules.offset_bytes,
             instance=self.remembered.record.instance if self.remembered else disk.facts.instance,
             written_ns=self.remembered.record.written_ns if self.remembered else 0,
         )

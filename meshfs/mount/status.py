@@ -111,6 +111,8 @@ class Status:
             "instance": info.instance,
             "written_ns": info.written_ns,
             "config": info.config,
+            "discard_granularity_bytes": info.discard_granularity_bytes,
+            "discard_alignment_bytes": info.discard_alignment_bytes,
             "present": disk.present,
             "opens": self._opens[disk_id],
             "local": info.node == self.settings.node,

@@ -57,6 +57,7 @@ _ERRNO_OF_STATUS: Final[dict[int, int]] = {
     NtStatus.FILE_LOCK_CONFLICT: errno.EBUSY,
     NtStatus.LOCK_NOT_GRANTED: errno.EBUSY,
     NtStatus.INVALID_PARAMETER: errno.EINVAL,
+    NtStatus.NO_RANGES_PROCESSED: errno.EINVAL,
     NtStatus.OBJECT_NAME_INVALID: errno.EINVAL,
     NtStatus.NOT_SUPPORTED: errno.EOPNOTSUPP,
     NtStatus.INVALID_DEVICE_REQUEST: errno.EOPNOTSUPP,

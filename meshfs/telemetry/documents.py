@@ -182,6 +182,8 @@ class MountDisk(TypedDict):
     instance: str
     written_ns: int
     config: str
+    discard_granularity_bytes: int
+    discard_alignment_bytes: int
     present: bool
     opens: int
     local: bool

@@ -33,6 +33,7 @@ class MountDiskRecord(DiskRecord):
     node = text()
     logical_block_size_bytes = integer()
     physical_block_size_bytes = integer()
+    discard_granularity_bytes = integer()
     model = text()
     serial = text()
     present = flag()

@@ -71,6 +71,7 @@ class FilesystemFacts:
     physical_sector_bytes: int = 4096
     read_only: bool = False
     type_name: str = "meshfs"
+    can_trim: bool = False
 
 
 def fitted(fixed: bytes, variable: bytes, output_bytes_max: int, *, min_bytes: int = 0) -> Output:

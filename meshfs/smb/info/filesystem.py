@@ -54,6 +54,8 @@ _UNICODE_ON_DISK: Final = 0x04
 _READ_ONLY_VOLUME: Final = 0x0008_0000
 # Partition and device are aligned to the physical sector.
 _ALIGNED: Final = 0x01 | 0x02
+# FSCTL_FILE_LEVEL_TRIM works.
+_TRIM_ENABLED: Final = 0x08
 
 
 def query_filesystem(info_class: int, volume: FilesystemFacts, output_bytes_max: int) -> Output:
@@ -96,5 +98,6 @@ def _pack(info_class: int, volume: FilesystemFacts) -> tuple[bytes, bytes]:
         case FsInfoClass.OBJECT_ID:
             return _OBJECT_ID.pack(volume.object_id), b""
         case FsInfoClass.SECTOR_SIZE:
-            return _SECTOR_SIZE.pack(sector, unit, unit, unit, _ALIGNED, 0, 0), b""
+            flags = _ALIGNED | (_TRIM_ENABLED if volume.can_trim else 0)
+            return _SECTOR_SIZE.pack(sector, unit, unit, unit, flags, 0, 0), b""
     return b"", b""

@@ -170,6 +170,54 @@ class ZeroData:
 
 
 @dataclass(frozen=True, slots=True)
+class TrimRanges:
+    """Holds the input of FSCTL_FILE_LEVEL_TRIM, FILE_LEVEL_TRIM (MS-FSCC 2.3.13).
+
+    Layout: Key, NumRanges (u32), then for each range Offset and Length (u64). ``ranges`` are (offset, length), at most
+    TRIM_RANGES_MAX. A server need not process more: its answer says how many it has processed.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    key: int = 0
+    _LAYOUT: ClassVar[Struct] = Struct("<II")
+    _RANGE: ClassVar[Struct] = Struct("<QQ")
+
+    def pack(self) -> bytes:
+        head = self._LAYOUT.pack(self.key, len(self.ranges))
+        return head + b"".join(self._RANGE.pack(offset, length) for offset, length in self.ranges)
+
+    @classmethod
+    def unpack(cls, data: Body) -> Self:
+        if len(data) < cls._LAYOUT.size:
+            raise RemoteProtocolError("FILE_LEVEL_TRIM is too short")
+        key, count = cls._LAYOUT.unpack_from(data)
+        if len(data) < cls._LAYOUT.size + count * cls._RANGE.size:
+            raise RemoteProtocolError(f"FILE_LEVEL_TRIM has {len(data)} bytes, too few for {count} ranges")
+        starts = range(cls._LAYOUT.size, len(data), cls._RANGE.size)[: min(count, limits.TRIM_RANGES_MAX)]
+        return cls(tuple(cls._RANGE.unpack_from(data, start) for start in starts), key)
+
+
+@dataclass(frozen=True, slots=True)
+class TrimOutput:
+    """Holds the output of FSCTL_FILE_LEVEL_TRIM, FILE_LEVEL_TRIM_OUTPUT (MS-FSCC 2.3.14): NumRangesProcessed u32.
+
+    The first ranges of the input were processed, and the others were not.
+    """
+
+    ranges_processed: int
+    LAYOUT: ClassVar[Struct] = Struct("<I")
+
+    def pack(self) -> bytes:
+        return self.LAYOUT.pack(self.ranges_processed)
+
+    @classmethod
+    def unpack(cls, data: Body) -> Self:
+        if len(data) < cls.LAYOUT.size:
+            raise RemoteProtocolError("the FILE_LEVEL_TRIM response is too short")
+        return cls(*cls.LAYOUT.unpack_from(data))
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkInterface:
     """Describes one address in the output of FSCTL_QUERY_NETWORK_INTERFACE_INFO (MS-SMB2 2.2.32.5)."""
 

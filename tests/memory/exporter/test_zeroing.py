@@ -7,7 +7,7 @@ import pytest
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.exporter.kinds.disk.zeroing import next_piece_bytes
+from meshfs.exporter.kinds.disk.pieces import next_piece_bytes
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, Command, CreateOptions, Flags, Fsctl, NtStatus
 from meshfs.smb.messages import (

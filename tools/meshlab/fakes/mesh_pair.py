@@ -80,6 +80,8 @@ class MemoryExporter:
             size_bytes=self.disk.size_bytes,
             access=Access.READ_WRITE,
             verifier=self.disk.verifier,
+            discard_granularity_bytes=self.disk.granules.size_bytes,
+            discard_alignment_bytes=self.disk.granules.offset_bytes,
             instance=self.instance,
         )
 

@@ -48,6 +48,8 @@ def make_exporter(
             size_bytes=disk.size_bytes,
             access=access,
             verifier=disk.verifier,
+            discard_granularity_bytes=disk.granules.size_bytes,
+            discard_alignment_bytes=disk.granules.offset_bytes,
         )
         rules = (allow or {}).get(name, {})
         runner = Runner(FifoQueue(depth), disk, now=clock)

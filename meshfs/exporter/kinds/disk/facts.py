@@ -30,5 +30,6 @@ def with_disk(facts: FilesystemFacts, disk: OfferedDisk, node: str) -> Filesyste
         facts,
         logical_sector_bytes=disk.info.logical_block_size_bytes,
         physical_sector_bytes=disk.info.physical_block_size_bytes,
+        can_trim=disk.info.discard_granularity_bytes > 0,
         read_only=disk.access_of(node) is Access.READ_ONLY,
     )

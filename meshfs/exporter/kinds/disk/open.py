@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.disk import zeroing
 from meshfs.exporter.kinds.disk.facts import disk_facts, with_disk
 from meshfs.exporter.kinds.disk.io import DiskIo
+from meshfs.exporter.kinds.disk.trimming import file_level_trim
+from meshfs.exporter.kinds.disk.zeroing import set_zero_data
+from meshfs.exporter.kinds.kind import reply_to_ioctl
 from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Open, OwningSession
@@ -15,7 +17,7 @@ from meshfs.exporter.state.tree import Tree
 from meshfs.model import Access
 from meshfs.smb.constants import Fsctl, NtStatus
 from meshfs.smb.info import Change, FileFacts, FilesystemFacts, SetAllocation, SetEndOfFile
-from meshfs.smb.messages import IoctlRequest, IoctlResponse, ZeroData
+from meshfs.smb.messages import IoctlRequest
 
 
 class DiskOpen(DiskIo):
@@ -151,16 +153,22 @@ class DiskOpen(DiskIo):
 
     def ioctl(self, request: Request, body: IoctlRequest) -> None:
         if body.ctl_code == Fsctl.SET_ZERO_DATA:
-            self._set_zero_data(request, body)
+            set_zero_data(request, self, body)
+        elif body.ctl_code == Fsctl.FILE_LEVEL_TRIM:
+            file_level_trim(request, self, body)
+        elif body.ctl_code == Fsctl.SET_SPARSE:
+            self._set_sparse(request, body)
         else:
             super().ioctl(request, body)
 
-    def _set_zero_data(self, request: Request, body: IoctlRequest) -> None:
-        """Zero a range. A part of the range past the end of the disk is left out, because the disk does not grow."""
-        wanted = ZeroData.unpack(body.input)
-        if not 0 <= wanted.offset <= wanted.stop:
-            raise StatusError(
-                NtStatus.INVALID_PARAMETER, f"SET_ZERO_DATA cannot zero from {wanted.offset} to {wanted.stop}"
-            )
-        stop = min(wanted.stop, self.disk.size_bytes)
-        zeroing.begin(request, self, wanted.offset, stop, IoctlResponse(body.ctl_code, body.file_id, b"").pack())
+    def _set_sparse(self, request: Request, body: IoctlRequest) -> None:
+        """Accept that the disk may be sparse, which changes nothing: zeroing frees blocks wherever that is possible.
+
+        The kernel's cifs client sets a file sparse before it punches a hole. Without input, the disk shall be sparse
+        (MS-FSCC 2.3.79).
+        """
+        if not self.writable:
+            raise StatusError(NtStatus.ACCESS_DENIED, "the open has no right to write")
+        if body.input and not body.input[0]:
+            raise StatusError(NtStatus.INVALID_PARAMETER, "a disk cannot be made to keep its blocks")
+        reply_to_ioctl(request, body, b"")
