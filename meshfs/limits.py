@@ -467,6 +467,8 @@ CHANGES_PAUSE_S: Final = 0.25
 # The pause grows by this for each disk of the list. Decoding a disk and adding it to the tree takes 70 us. So a list
 # that changes each time takes 4 % of the mount's time.
 CHANGES_PAUSE_PER_DISK_S: Final = 0.002
+# The same for each slot of a list of enclosures, which takes 16 us.
+CHANGES_PAUSE_PER_SLOT_S: Final = 0.0004
 # An exporter reports changes of its disks. Its list is also fetched this often, in case a report is missing.
 DISKS_REFRESH_S: Final = 30.0
 # A request that the exporter could not execute for now (a lost open, no resources) is sent again after a delay. The
@@ -554,6 +556,10 @@ INTERFACE_MESSAGES_MAX: Final = 4096
 
 # An exporter's list of disks: enough for a thousand disks. Each query costs credits for the whole length.
 DISK_LIST_MAX_BYTES: Final = 1 * MIB
+# An exporter's list of enclosures: enough for five thousand slots.
+ENCLOSURE_LIST_MAX_BYTES: Final = 1 * MIB
+# The content of an enclosure's file. Each of its five pages has at most 64 KiB.
+ENCLOSURE_FILE_MAX_BYTES: Final = 512 * KIB
 # The disks that one exporter may advertise. The largest chassis hold about a hundred. Decoding a list of 1024 disks
 # takes 70 ms, in which the mount does nothing else.
 DISKS_PER_NODE_MAX: Final = 1024

@@ -1,11 +1,13 @@
 """Keeps all exporters of the cluster as seen from one node."""
 
+import errno
 import functools
 import logging
 import uuid
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -14,6 +16,8 @@ from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Config
 from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.cluster.keys import Keyring
+from meshfs.enclosure_info import EnclosureInfo
+from meshfs.initiator.attached.enclosure import EnclosurePort
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.initiator.remote.dialing import TcpWays, UnixWay, Ways
@@ -44,11 +48,13 @@ class InitiatorSettings(Protocol):
 
 
 class Initiator:
-    """Keeps a session to every exporter, and has a port for every disk that they advertise."""
+    """Keeps a session to every exporter, and has a port for every disk and enclosure that they advertise."""
 
     def __init__(self, settings: InitiatorSettings, *, policy: Policy | None = None) -> None:
         self._settings = settings
         self._ports: dict[str, Port] = {}
+        # The ports of enclosures that are in use, by node and id.
+        self._enclosures: WeakValueDictionary[tuple[str, str], EnclosurePort] = WeakValueDictionary()
         self._nursery: trio.Nursery | None = None
         self._pool = BufferPool()
         #: Is called when the state or the disks of an exporter changed. It must not await.
@@ -138,6 +144,16 @@ class Initiator:
             port.announced(info)
             return port
         return self._ports[disk_id]
+
+    def enclosure(self, info: EnclosureInfo) -> EnclosurePort:
+        """Return the port of an advertised enclosure. Raises OSError ENODEV if its node has left the cluster."""
+        exporter = self.exporters.get(info.node)
+        if exporter is None:
+            raise OSError(errno.ENODEV, f"enclosure {info.id}: node {info.node} is not in the config any more")
+        port = self._enclosures.get((info.node, info.id))
+        if port is None or port.exporter is not exporter:
+            port = self._enclosures[info.node, info.id] = EnclosurePort(info.id, exporter, self._spawn)
+        return port
 
     async def settle(self) -> None:
         """Flush at the owners what this mount wrote and nobody flushed, within UMOUNT_FLUSH_TIMEOUT_S."""

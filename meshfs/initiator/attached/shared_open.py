@@ -37,7 +37,6 @@ import functools
 import logging
 import os
 from collections.abc import Callable
-from math import inf
 from typing import Any, Protocol
 
 import trio
@@ -49,7 +48,7 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.credits import Lane
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.failfast import Answers
-from meshfs.initiator.session.commands import RemoteOpen, close_file, open_file, query_disk
+from meshfs.initiator.session.commands import RemoteOpen, open_file, query_disk
 from meshfs.initiator.session.session import InitiatorSession
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.smb.messages import NO_FILE, FileId
@@ -316,28 +315,12 @@ class SharedOpen:
         self._ready = False
         self.update()
         try:
-            patience_s = self._disk.io_timeout_s
-            while not await self._closed(session, file, patience_s):
-                # Every CLOSE without an answer holds a credit. The disk may hang for days, so CLOSEs become rarer.
-                patience_s *= 2
+            await session.close_surely(file, self._disk.io_timeout_s)
         except StatusError as error:
             # Only the end of its session ends an open that cannot be closed.
             session.fail(f"CLOSE was refused: {error}")
             raise ChannelLost(session.why) from error
         self._gone()
-
-    async def _closed(self, session: InitiatorSession, file: RemoteOpen, patience_s: float) -> bool:
-        """Send a CLOSE, and return whether it was answered within ``patience_s``. If not, another one has to be sent.
-
-        A single reply may be lost on the way, while others arrive. An exporter of meshfs answers the second CLOSE when
-        the I/O of the open has ended. Other exporters may answer it at once with FILE_CLOSED, so they get only one.
-        """
-        deadline = trio.current_time() + patience_s if session.credentials.settled.unique_nonces else inf
-        try:
-            await session.ask(lambda channel: close_file(channel, file, deadline))
-        except TimeoutError:
-            return False
-        return True
 
     async def _create(self) -> None:
         session = self._made_in = self._exporter.session

@@ -169,13 +169,19 @@ class RemoteExporter:
         """Return when the session, or a channel of it, begins or ends."""
         await self._session_changed.wait()
 
-    # --- the disks of the exporter -------------------------------------------------------
+    # --- the disks and enclosures of the exporter ----------------------------------------
 
     def take_disks(self, disks: tuple[DiskInfo, ...]) -> None:
         """Take the list of disks that the exporter advertises now."""
         if disks != self.disks:
             self.disks = disks
             self._on_change()
+
+    def take_enclosures(self, enclosures: tuple[EnclosureInfo, ...]) -> None:
+        """Take the list of enclosures that the exporter advertises now. Calls that wait look at the list again."""
+        if enclosures != self.enclosures:
+            self.enclosures = enclosures
+            self.channels_changed()
 
     def learned(self, info: DiskInfo) -> None:
         """Take what the exporter said at an open of a disk. If the list has another disk or size, the list is older."""

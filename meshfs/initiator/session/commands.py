@@ -1,4 +1,4 @@
-"""Sends the requests of a share, for opens, for the disks, for the exporter's interfaces, and for changes."""
+"""Sends the requests of a share: for opens, disks, enclosures, the exporter's interfaces, and changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from math import inf
 from typing import Final
 
 from meshfs import limits
+from meshfs.enclosure_info import EnclosureInfo, decode_enclosures
 from meshfs.errors import RemoteProtocolError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.credits import Lane
@@ -38,7 +39,7 @@ from meshfs.smb.messages import (
     unpack_interfaces,
 )
 
-_READ: Final = AccessMask.READ_DATA | AccessMask.READ_ATTRIBUTES | AccessMask.READ_CONTROL | AccessMask.SYNCHRONIZE
+_ATTRIBUTES: Final = AccessMask.READ_ATTRIBUTES | AccessMask.READ_CONTROL | AccessMask.SYNCHRONIZE
 _WRITE: Final = AccessMask.WRITE_DATA | AccessMask.APPEND_DATA | AccessMask.WRITE_ATTRIBUTES
 _SHARE_ALL: Final = ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE
 # FILE_NOTIFY_CHANGE_FILE_NAME, _ATTRIBUTES, _SIZE (MS-SMB2 2.2.35): what a disk list is made of.
@@ -60,6 +61,7 @@ async def open_file(
     tree: TreeConnect,
     name: str,
     *,
+    readable: bool = True,
     writable: bool = False,
     directory: bool = False,
     disposition: CreateDisposition = CreateDisposition.OPEN,
@@ -72,7 +74,7 @@ async def open_file(
     """
     request = CreateRequest(
         name=name,
-        desired_access=_READ | _WRITE if writable else _READ,
+        desired_access=_ATTRIBUTES | (AccessMask.READ_DATA if readable else 0) | (_WRITE if writable else 0),
         share_access=_SHARE_ALL,
         disposition=disposition,
         options=CreateOptions.DIRECTORY_FILE if directory else CreateOptions.NON_DIRECTORY_FILE,
@@ -107,6 +109,24 @@ async def query_disks(channel: Channel, root: RemoteOpen, deadline: float = inf)
     size = min(channel.connection.negotiated.max_transact_bytes, limits.DISK_LIST_MAX_BYTES)
     slot = start_query_disks(channel, root.tree.tree_id, root.file_id, deadline, size)
     return _disks(await channel.answer(slot))
+
+
+async def query_enclosures(channel: Channel, root: RemoteOpen, deadline: float = inf) -> tuple[EnclosureInfo, ...]:
+    """Return all enclosures of a share, by FSCTL_MESHFS_QUERY_ENCLOSURES on its root."""
+    size = min(channel.connection.negotiated.max_transact_bytes, limits.ENCLOSURE_LIST_MAX_BYTES)
+    body = IoctlRequest(Fsctl.MESHFS_QUERY_ENCLOSURES, root.file_id, b"", size).pack()
+    reply = await channel.answer(
+        channel.start_request(
+            Command.IOCTL, body, tree_id=root.tree.tree_id, deadline=deadline, charge=charge_for(size)
+        )
+    )
+    output = IoctlResponse.unpack(reply.body).output
+    # One more of each is decoded than there may be, so that the catalog sees that a list is too long.
+    most, slots_max = limits.ENCLOSURES_PER_NODE_MAX + 1, limits.SLOTS_PER_ENCLOSURE_MAX + 1
+    try:
+        return tuple(decode_enclosures(output, most, slots_max))
+    except ValueError as error:
+        raise RemoteProtocolError(f"the list of enclosures makes no sense: {error}") from error
 
 
 async def query_one_of(channel: Channel, root: RemoteOpen, info: DiskInfo) -> DiskInfo | None:

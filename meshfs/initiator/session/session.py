@@ -9,6 +9,7 @@
 A session ends with its last channel. ``why`` then says how that channel ended.
 """
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from math import inf
@@ -52,6 +53,9 @@ class InitiatorSession:
         self.machine = credentials.machine
         self.trees = trees
         self.root = root
+        #: An open of the root of the share of the enclosures. It is None until the share is connected in the
+        #: background, and stays None if the exporter has no such share.
+        self.enclosures: RemoteOpen | None = None
         #: All channels that have not ended, including retired ones.
         self.channels: list[Channel] = []
         self.spread: Spread[Channel] = Spread()
@@ -128,6 +132,24 @@ class InitiatorSession:
             return
         except TimeoutError:
             logger.warning("the exporter does not answer the close of an open that came late; it may stay open there")
+
+    async def close_surely(self, file: RemoteOpen, patience_s: float) -> None:
+        """Send CLOSE until it is answered, because until then old I/O of the open may be under way.
+
+        A single reply may be lost on the way, while others arrive. So another CLOSE is sent after ``patience_s``. An
+        exporter of meshfs answers the second CLOSE when the I/O of the open has ended. Other exporters may answer it at
+        once with FILE_CLOSED, so they get only one. Raises ChannelLost at the session's end, and StatusError.
+        """
+        again = self.credentials.settled.unique_nonces
+        while True:
+            deadline = trio.current_time() + patience_s if again else inf
+            try:
+                await self.ask(functools.partial(close_file, file=file, deadline=deadline))
+            except TimeoutError:
+                # Every CLOSE without an answer holds a credit. The disk may hang for days, so CLOSEs become rarer.
+                patience_s *= 2
+            else:
+                return
 
     def ended_by(self, status: int) -> None:
         """End the session after an answer whose ``status`` says that the exporter no longer serves the session.

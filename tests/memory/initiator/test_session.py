@@ -273,7 +273,7 @@ async def test_an_answer_that_makes_no_sense_is_a_reason_to_be_down(
     async def misunderstood(*_: object) -> None:
         raise RemoteProtocolError("no such thing")
 
-    monkeypatch.setattr("meshfs.initiator.remote.news.wait_for_change", misunderstood)
+    monkeypatch.setattr("meshfs.initiator.remote.followed_list.wait_for_change", misunderstood)
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")], asks=True)
         nursery.start_soon(session.run)
@@ -357,7 +357,7 @@ def changes_at_once(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         asked.append(trio.current_time())
         await trio.lowlevel.checkpoint()
 
-    monkeypatch.setattr("meshfs.initiator.remote.news.wait_for_change", at_once)
+    monkeypatch.setattr("meshfs.initiator.remote.followed_list.wait_for_change", at_once)
     return asked
 
 
