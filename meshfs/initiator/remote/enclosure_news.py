@@ -94,5 +94,5 @@ class EnclosureNews:
         try:
             await self._list.watch(session, root)
         except (ChannelLost, *_REFUSED):
-            # The task that fetches the list finds the same error.
+            # The other task goes on to fetch the list from time to time, and finds out if the share is lost.
             return
