@@ -581,6 +581,9 @@ SES_PAGE_TRIES_MAX: Final = 4
 # All pages are read this often until they belong to one configuration. A configuration changes when a part of the
 # enclosure is plugged in or out.
 SES_READINGS_MAX: Final = 4
+# While nothing changes, a poll reads only the status page. After this time it reads all pages, because an enclosure may
+# change an address on another page without a trace in its status.
+SES_FULL_READING_S: Final = 60.0
 # The disks of one exporter's list whose faults are reported. Each fault is a line of the status and of the log.
 DISK_PROBLEMS_PER_NODE_MAX: Final = 16
 # The paths whose inode numbers are remembered. If a path comes back after it was forgotten, it gets a new inode number.

@@ -47,12 +47,15 @@ class EnclosureCalls:
         self._reading_waits = False
 
     def read(self, then: ReadingDone) -> None:
+        self._read(self.enclosure.read, then)
+
+    def _read(self, function: Callable[[], EnclosureReading], then: ReadingDone) -> None:
         def done(result: EnclosureReading | OSError | None) -> None:
             assert result is not None
             self._took(result)
             then(result)
 
-        self._add(_Call(self.enclosure.read, done))
+        self._add(_Call(function, done))
 
     def control(self, page: bytes, then: ControlDone) -> None:
         def done(result: EnclosureReading | OSError | None) -> None:
@@ -65,6 +68,11 @@ class EnclosureCalls:
         if not self._reading_waits and not self._closed:
             self._reading_waits = True
             self.read(_nobody)
+
+    def poll(self) -> None:
+        """Have the enclosure polled, unless a call waits already."""
+        if not self._waiting and not self._closed:
+            self._read(self.enclosure.poll, _nobody)
 
     def do(self, function: Callable[[], None]) -> None:
         """Call ``function`` in the enclosure's thread. Its errors are logged."""

@@ -312,7 +312,7 @@ class NodeEnclosures:
             await trio.sleep(limits.ENCLOSURE_POLL_S)
             for kept in self._kept.values():
                 if kept.enclosure.kind is EnclosureKind.SES:
-                    kept.calls.poke()
+                    kept.calls.poll()
 
     async def _follow_devices(self) -> None:
         """Look for SES devices when a device has changed. Where the kernel reports nothing, look from time to time."""

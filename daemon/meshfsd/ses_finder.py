@@ -14,7 +14,7 @@ from meshfs.enclosure.base import EnclosureReading
 from meshfs.enclosure.found import SesFound
 from meshfs.enclosure.ids import SesIdentity, claimed_id, distinct_ids
 from meshfs.enclosure.matching import occupants
-from meshfs.enclosure.ses_device import SesDevice
+from meshfs.enclosure.ses_device import SesDevice, SesReading
 from meshfs.enclosure.sysfs import find_ses_devices, read_disk_ports, read_slot_links
 from meshfs.enclosure_info import EnclosureKind
 from meshfs.errors import TookTooLong
@@ -38,6 +38,7 @@ class SesEnclosure:
     def __init__(self, found: SesFound, device: SesDevice) -> None:
         self.found = found
         self._device = device
+        self._matched: tuple[SesReading, MatchedReading] | None = None
 
     @property
     def id(self) -> str:
@@ -48,12 +49,26 @@ class SesEnclosure:
         return self._device.name
 
     def read(self) -> MatchedReading:
-        reading = self._device.read()
-        if reading.view is None:
-            return MatchedReading(reading.content, reading.info)
-        disks = read_disk_ports()
-        inside = occupants(reading.view, disks, read_slot_links(self.found, disks))
-        return MatchedReading(reading.content, reading.info, inside)
+        return self._match(self._device.read())
+
+    def poll(self) -> MatchedReading:
+        """Return the present state. The disks in the slots are looked for only if a page changed.
+
+        The kernel reports disks that appear and disappear, and then `read` is called.
+        """
+        reading = self._device.poll()
+        if self._matched is not None and reading is self._matched[0]:
+            return self._matched[1]
+        return self._match(reading)
+
+    def _match(self, reading: SesReading) -> MatchedReading:
+        inside: Mapping[str, Sequence[str]] = {}
+        if reading.view is not None:
+            disks = read_disk_ports()
+            inside = occupants(reading.view, disks, read_slot_links(self.found, disks))
+        matched = MatchedReading(reading.content, reading.info, inside)
+        self._matched = (reading, matched)
+        return matched
 
     def control(self, page: bytes) -> None:
         self._device.control(page)

@@ -38,6 +38,12 @@ class Enclosure(Protocol):
     def read(self) -> EnclosureReading:
         """Return all pages, as they are now. Raises OSError if the device does not answer or went away."""
 
+    def poll(self) -> EnclosureReading:
+        """Return the present state as `read` does, at less cost if little changed since the last reading.
+
+        If nothing changed, this may be the last reading itself. Its pages other than the status may be older.
+        """
+
     def control(self, page: bytes) -> None:
         """Carry out an enclosure control page (SES-3 6.1.3), and change only what the page selects.
 

@@ -26,6 +26,9 @@ _UNRECOVERABLE_FLAG: Final = 0x01
 _CRITICAL_FLAG: Final = 0x02
 #: A text that lists more faults than this is too long for a line of a table.
 _FAULTS_SHOWN_MAX: Final = 4
+#: The texts of an enclosure come from its firmware, and may have 64 KiB. An announcement has only the beginning.
+_TEXT_MAX: Final = 255
+_WHY_MAX: Final = 1024
 
 
 def describe(
@@ -57,7 +60,7 @@ def describe(
         kind=kind,
         access=Access.READ_WRITE,
         state=state,
-        why="; ".join(each for each in (*problems, *faults, note) if each),
+        why=_why([*problems, *faults, note]),
         vendor=primary.vendor,
         product=primary.product,
         revision=primary.revision,
@@ -78,7 +81,7 @@ def refused(
         kind=kind,
         access=Access.READ_WRITE,
         state=EnclosureState.REFUSED,
-        why=why,
+        why=_why([why]),
         vendor="" if primary is None else primary.vendor,
         product="" if primary is None else primary.product,
         revision="" if primary is None else primary.revision,
@@ -86,11 +89,17 @@ def refused(
     )
 
 
+def _why(reasons: Sequence[str]) -> str:
+    """Return all reasons as one text, which is cut if it is too long for an announcement."""
+    text = "; ".join(each for each in reasons if each)
+    return text if len(text) <= _WHY_MAX else f"{text[: _WHY_MAX - 3]}..."
+
+
 def slot_info(slot: EnclosureSlot) -> SlotInfo:
     """Return what an exporter advertises of a slot, without the disk in it."""
     return SlotInfo(
         name=slot.name,
-        text=slot.text,
+        text=slot.text[:_TEXT_MAX],
         number=-1 if slot.device.number is None else slot.device.number,
         status=status_word(slot.element.code),
         locate=slot.element.identifies,
@@ -136,4 +145,4 @@ def _element_name(view: EnclosureView, place: ElementPlace, slot_names: dict[Ele
     if place.is_overall:
         return f"an element of {kind}"
     text = view.texts.get(place, "")
-    return f"element {place.number} of {kind}" + (f", {text}," if text else "")
+    return f"element {place.number} of {kind}" + (f", {text[:_TEXT_MAX]}," if text else "")

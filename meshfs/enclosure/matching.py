@@ -14,7 +14,7 @@ If a disk would be in several slots of one enclosure, it is in none. Otherwise a
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from meshfs.enclosure.found import DiskPorts, SlotLink
@@ -31,28 +31,33 @@ def occupants(
 
     A slot has several names if the kernel reaches its disk over several paths.
     """
-    slots_of: dict[str, set[str]] = {}
+    named: dict[int | tuple[str, str], set[str]] = {}
     for slot in view.slots:
-        for disk in disks:
-            if _is_in(disk, slot):
-                slots_of.setdefault(disk.name, set()).add(slot.name)
+        for each in _names_in(slot):
+            named.setdefault(each, set()).add(slot.name)
+    slots_of: dict[str, set[str]] = {}
+    for disk in disks:
+        names: list[int | tuple[str, str]] = [*disk.sas_addresses, (disk.serial, disk.model)]
+        slots = set().union(*(named.get(name, set()) for name in names))
+        if slots:
+            slots_of[disk.name] = slots
     by_address = frozenset(slots_of)
     for slot, link in _linked(view, links):
-        for name in link.disks:
-            if name not in by_address:
-                slots_of.setdefault(name, set()).add(slot.name)
+        for disk_name in link.disks:
+            if disk_name not in by_address:
+                slots_of.setdefault(disk_name, set()).add(slot.name)
     found: dict[str, list[str]] = {}
-    for name, slots in sorted(slots_of.items()):
-        if len(slots) == 1:
-            found.setdefault(slots.pop(), []).append(name)
+    for disk_name, inside in sorted(slots_of.items()):
+        if len(inside) == 1:
+            found.setdefault(inside.pop(), []).append(disk_name)
     return {slot: tuple(names) for slot, names in found.items()}
 
 
-def _is_in(disk: DiskPorts, slot: EnclosureSlot) -> bool:
-    device = slot.device
-    if not disk.sas_addresses.isdisjoint(device.sas_addresses):
-        return True
-    return bool(device.serial) and (device.serial, device.model) == (disk.serial, disk.model)
+def _names_in(slot: EnclosureSlot) -> Iterator[int | tuple[str, str]]:
+    """Yield the names that page 0a gives to the disk in a slot: its SAS addresses, or its serial number and model."""
+    yield from slot.device.sas_addresses
+    if slot.device.serial:
+        yield slot.device.serial, slot.device.model
 
 
 def _linked(view: EnclosureView, links: Sequence[SlotLink]) -> Iterable[tuple[EnclosureSlot, SlotLink]]:

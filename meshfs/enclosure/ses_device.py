@@ -13,9 +13,11 @@ import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
+from meshfs import limits
 from meshfs.enclosure.base import EnclosureReading
 from meshfs.enclosure.describe import describe, refused
 from meshfs.enclosure.ses_pages import PAGES, Exchange, PagesRead, ScsiPort, read_pages
@@ -25,10 +27,12 @@ from meshfs.linux.scsi_generic import CheckCondition, ScsiGeneric
 from meshfs.ses.configuration import Configuration, parse_configuration
 from meshfs.ses.page import PageCode
 from meshfs.ses.slots import EnclosurePages, EnclosureView, read_slots
-from meshfs.ses.status import parse_control
+from meshfs.ses.status import parse_control, parse_status
 
 #: After these errors the device node leads nowhere. A device that comes back may have another node.
-_GONE = (errno.ENODEV, errno.ENXIO)
+_GONE: Final = (errno.ENODEV, errno.ENXIO)
+#: The bits of a slot's element that change when a disk is put in or taken out: SWAP and the status code.
+_PRESENCE: Final = 0x1F
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,16 @@ class SesReading(EnclosureReading):
     """
 
     view: EnclosureView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """Holds the last reading with the pages that it was made of, and the time from which on it is too old."""
+
+    read: PagesRead
+    reading: SesReading
+    note: str
+    too_old_at: float
 
 
 class SesDevice:
@@ -70,11 +84,34 @@ class SesDevice:
         self._clock = clock
         self._port: ScsiPort | None = None
         self._lengths: dict[int, int] = {}
+        self._last: _Last | None = None
 
     def read(self) -> SesReading:
         """Return all pages, as they are now. Raises OSError if the device does not answer or went away."""
         with self._exchange() as exchange:
-            return self._reading(read_pages(exchange))
+            return self._read_all(exchange)
+
+    def poll(self) -> SesReading:
+        """Return the present state of the enclosure with only one command, as long as little changes.
+
+        Only the status page is read, if its generation is that of the last reading and no slot was filled or emptied
+        since. All other pages are those of the last reading. If the status page is the same, too, the last reading
+        itself is returned. Raises OSError if the device does not answer or went away.
+        """
+        with self._exchange() as exchange:
+            last = self._last
+            if last is None or last.reading.view is None or self._clock() >= last.too_old_at:
+                return self._read_all(exchange)
+            try:
+                status = exchange.page(PageCode.STATUS)
+                if not _slots_are_filled_as(last.reading.view, status):
+                    return self._read_all(exchange)
+            except EnclosurePageError:
+                return self._read_all(exchange)
+            if status != last.read.pages[PageCode.STATUS] or self.note != last.note:
+                read = PagesRead(last.read.pages | {PageCode.STATUS: status}, last.read.problems)
+                self._last = last = replace(last, read=read, reading=self._reading(read), note=self.note)
+            return last.reading
 
     def control(self, page: bytes) -> None:
         """Send an enclosure control page to the device, after a check against its present configuration.
@@ -94,6 +131,7 @@ class SesDevice:
 
     def close(self) -> None:
         """Close the device node. The next call opens it again."""
+        self._last = None
         port, self._port = self._port, None
         if port is not None:
             port.close()
@@ -112,10 +150,16 @@ class SesDevice:
                 self.close()
             raise
 
+    def _read_all(self, exchange: Exchange) -> SesReading:
+        read = read_pages(exchange)
+        reading = self._reading(read)
+        self._last = _Last(read, reading, self.note, self._clock() + limits.SES_FULL_READING_S)
+        return reading
+
     def _reading(self, read: PagesRead) -> SesReading:
         content = read.content
         configuration: Configuration | None = None
-        why = "; ".join(read.problems)
+        problems = read.problems
         pages = EnclosurePages(*(read.pages.get(code, b"") for code in PAGES[1:]))
         try:
             if pages.configuration:
@@ -126,7 +170,8 @@ class SesDevice:
                 info = describe(self.id, self.name, self.kind, view, len(content), read.problems, self.note)
                 return SesReading(content, info, view)
         except EnclosurePageError as error:
-            why = "; ".join([*read.problems, str(error)])
+            problems = [*read.problems, str(error)]
+        why = "; ".join(each for each in (*problems, self.note) if each)
         return SesReading(content, refused(self.id, self.name, self.kind, configuration, len(content), why))
 
     def _configuration(self, exchange: Exchange) -> Configuration:
@@ -151,6 +196,15 @@ class SesDevice:
         found = configuration.primary.logical_id
         if self._logical_id is not None and found != self._logical_id:
             raise OSError(errno.ENODEV, f"another enclosure answers, with the logical id {found:#018x}", str(self.path))
+
+
+def _slots_are_filled_as(view: EnclosureView, status: bytes) -> bool:
+    """Return whether the slots have the same status codes on a new status page, and no disk was swapped.
+
+    Raises EnclosurePageError if the page is malformed, or belongs to another configuration.
+    """
+    elements = parse_status(status, view.configuration)
+    return all((elements[slot.place].raw[0] ^ slot.element.raw[0]) & _PRESENCE == 0 for slot in view.slots)
 
 
 def read_logical_id(path: Path, open_port: Callable[[Path], ScsiPort] = ScsiGeneric) -> int | None:

@@ -173,6 +173,9 @@ class VirtualEnclosure:
     def read(self) -> EnclosureReading:
         return self._reading(self._state)
 
+    def poll(self) -> EnclosureReading:
+        return self.read()
+
     def _reading(self, state: _State) -> EnclosureReading:
         made = self._made
         if made is None or made[0] is not state:

@@ -15,6 +15,7 @@ from meshfs.ses.build import unbundle
 from meshfs.ses.configuration import Configuration, ElementPlace, ElementType, Subenclosure, pack_configuration
 from meshfs.ses.page import ElementKind
 from meshfs.ses.status import Element, Lamps, pack_control, pack_status
+from meshfs.ses.texts import pack_texts
 from support.damage import damage
 from support.fake_ses import BOX, CONFIGURATION, LOGICAL_ID, SLOT_1, FakeSes, elements, pages_of, refusal
 
@@ -506,6 +507,18 @@ def test_a_configuration_of_more_elements_than_a_status_page_can_have_is_refused
     assert "it has 16384 elements, but a status page can have only 16382" in info.why
     with pytest.raises(OSError, match="16384 elements"):
         device_of(fake).control(LOCATE)
+
+
+def test_long_texts_are_cut_for_the_announcement() -> None:
+    raw = elements() | {ElementPlace(1, number): Element(bytes((2, 0, 0, 0))) for number in range(2)}
+    texts = {place: "x" * 10_000 for place in CONFIGURATION.places() if place.number >= 0}
+    pages = pages_of() | {0x02: pack_status(CONFIGURATION, 0, raw), 0x07: pack_texts(CONFIGURATION, texts)}
+    reading = device_of(FakeSes(pages)).read()
+    info = reading.info
+    assert reading.content == b"".join(pages.values())
+    assert (len(info.slots[0].text), len(info.slots[3].name)) == (255, 66)
+    assert len(info.why) < 700
+    assert info.why.startswith("element 0 of type 03 (Fans), xxxx")
 
 
 # --- the id ---------------------------------------------------------------------------------
