@@ -156,10 +156,13 @@ class Disks:
         self._exporter.disks.enforce(served.offered)
 
     def place(self, places: Mapping[str, DiskPlace]) -> None:
-        """Announce the slots that disks are in, by the disks' names. It also holds for disks that are served later."""
+        """Announce the slots of disks, by the disks' names, also of disks that are served later.
+
+        A disk that is not in ``places`` is about to be withdrawn, so it is not announced once more.
+        """
         self._places = places
         for name, served in self.served.items():
-            place = places.get(name, DiskPlace())
+            place = places.get(name, served.place)
             if served.place != place:
                 served.place = place
                 served.offered.update(served.describe())

@@ -191,7 +191,7 @@ class NodeEnclosures:
             for config in others:
                 if self._id(config) in bays:
                     places[config.name] = DiskPlace(self._bays.id, self._bays.slot_of(bays[self._id(config)]))
-        self._disks.place(places)
+        self._disks.place({config.name: places.get(config.name, DiskPlace()) for config in wanted})
 
     def _id(self, config: DiskConfig) -> str:
         return config.id or disk_id(self._exporter.name, config.name)

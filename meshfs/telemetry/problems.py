@@ -104,7 +104,7 @@ MOUNT_RULES: Final[tuple[Rule[MountRecord], ...]] = (
     Rule("disk-absent", _ERROR, find.disk_absent),
     Rule("disk-refused", _ERROR, find.disk_refused),
     Rule("enclosure-fault", _WARNING, enclosure_finders.enclosure_in_state(
-        "fault", "it reports a fault{why}; find the part with `sg_ses --inhex={path} --raw --raw --status`")),
+        "fault", "it reports a fault{why}; find the part with `sg_ses --inhex={path} --raw --raw --status --join`")),
     Rule("enclosure-pages", _WARNING, enclosure_finders.enclosure_in_state(
         "refused", "one of its pages is malformed{why}, so its slots are not known; look for newer firmware")),
     Rule("enclosure-gone", _WARNING, enclosure_finders.enclosure_in_state(
