@@ -54,6 +54,7 @@ class _Folder:
     watch: int | None = None
     stuck: str = ""
     due: trio.Event = field(default_factory=trio.Event)
+    looking: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     @property
@@ -77,6 +78,8 @@ class Folders:
         self._nursery: trio.Nursery | None = None
         self._changes: FolderChanges | None = None
         self._opened = trio.Event()
+        #: Is set when the look at a folder has ended.
+        self._looked = trio.Event()
 
     async def configure(
         self, configs: Sequence[DirectoryConfig], places: Mapping[str, Mapping[str, Place]], taken: Collection[str]
@@ -161,12 +164,23 @@ class Folders:
                     await folder.due.wait()
                 folder.due = trio.Event()
                 if await self._look(folder):
+                    await self._settle(folder)
                     self._decide()
                     self._on_change()
+
+    async def _settle(self, mine: _Folder) -> None:
+        """Wait a moment for the looks at other folders, because an image may have moved from one to another.
+
+        If only one of the two folders were known, the image would count as removed, and its opens would end.
+        """
+        with trio.move_on_after(limits.DEVICE_SETTLE_S):
+            while any(each.looking or each.due.is_set() for each in self._folders.values() if each is not mine):
+                await self._looked.wait()
 
     async def _look(self, folder: _Folder) -> bool:
         """Look at the folder. Return whether anything has changed there."""
         before, stuck = folder.found, folder.stuck
+        folder.looking = True
         offered = {disk.key: disk.config.id for disk in self.disks}
         try:
             watch, folder.found = await folder.calls.call(
@@ -179,6 +193,10 @@ class Folders:
             if folder.watch not in (None, watch):
                 self._forget(folder.watch)
             folder.watch = watch
+        finally:
+            folder.looking = False
+            self._looked.set()
+            self._looked = trio.Event()
         if folder.why and folder.why != (stuck or before.why):
             logger.warning("enclosure %s: %s", folder.config.name, folder.why)
         return (folder.found, folder.stuck) != (before, stuck)

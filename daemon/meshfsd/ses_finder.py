@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import trio
+
 from meshfs import limits
 from meshfs.enclosure.base import EnclosureReading
 from meshfs.enclosure.found import SesFound
@@ -106,11 +108,15 @@ class SesFinder:
         self.missed = False
         there = {each.address for each in found}
         self._probes = {address: calls for address, calls in self._probes.items() if address in there or calls.stuck}
-        claims: list[tuple[SesFound, str]] = []
-        for each in found:
-            claim = await self._claim(each)
-            if claim is not None:
-                claims.append((each, claim))
+        asked: dict[SesFound, str | None] = {}
+
+        async def ask(each: SesFound) -> None:
+            asked[each] = await self._claim(each)
+
+        async with trio.open_nursery() as nursery:
+            for each in found:
+                nursery.start_soon(ask, each)
+        claims = [(each, claim) for each in found if (claim := asked[each]) is not None]
         held = {address: enclosure.id for address, enclosure in self._kept.items()}
         identities = distinct_ids(claims, held)
         kept = self._kept
@@ -146,7 +152,8 @@ class SesFinder:
         if found.logical_id is not None:
             return found.logical_id
         calls = self._probes.setdefault(found.address, Bounded(f"SES device {path}"))
-        return await calls.call(_probe, path, timeout_s=limits.ENCLOSURE_CALL_TIMEOUT_S)
+        # The start of meshfsd waits for this call. A slow device is asked again soon.
+        return await calls.call(_probe, path, timeout_s=limits.DISCOVERY_TIMEOUT_S)
 
     def _log(self, found: SesFound, why: str) -> None:
         line = f"SES device {found.path or found.address} is not offered: {why}"

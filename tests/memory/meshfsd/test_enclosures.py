@@ -59,6 +59,8 @@ class FakeSes:
         info = EnclosureInfo(self.id, "", self.name, self.kind, Access.READ_WRITE, size_bytes=7, slots=slots)
         return MatchedReading(b"content", info, self.inside)
 
+    poll = read
+
     def control(self, page: bytes) -> None:
         if page == b"bad":
             raise OSError(errno.EINVAL, "it is malformed")
