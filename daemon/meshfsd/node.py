@@ -309,7 +309,7 @@ class NodeExporter:
             self._exporter,
             self._disks,
             self._discovery.verdicts,
-            self._enclosures.folders.refused,
+            self._enclosures.folders,
             uptime_s,
             missing,
         )

@@ -1,11 +1,11 @@
 """Make the facts of an exporter's status document."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from meshfs import bugs
 from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.disk.discovery.selection import DiskVerdict
-from meshfs.enclosure.directory import Image
 from meshfs.enclosure_info import EnclosureInfo
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.state.exporter import Exporter
@@ -23,6 +23,7 @@ from meshfs.telemetry.exporter_documents import (
 )
 from meshfs.telemetry.process_facts import process_facts
 from meshfsd.disks import Disks
+from meshfsd.folders import Folders
 from meshfsd.served import ServedDisk
 
 
@@ -32,15 +33,14 @@ def make_status(
     exporter: Exporter,
     disks: Disks,
     machine: Sequence[DiskVerdict],
-    refused: Sequence[Image],
+    folders: Folders,
     uptime_s: float,
     missing: list[str],
 ) -> ExporterFacts:
     """Return the facts.
 
-    ``machine`` is the last result of the discovery. ``refused`` are the images in folders that are not offered.
-    ``missing`` are the node's addresses that no interface of this
-    machine has.
+    ``machine`` is the last result of the discovery. ``folders`` has the node's images. ``missing`` are the node's
+    addresses that no interface of this machine has.
     """
     return {
         "version": STATUS_VERSION,
@@ -51,7 +51,7 @@ def make_status(
         "addresses_missing": missing,
         "security": security.value,
         "state_folder": {"path": str(disks.calibration.folder), "error": disks.calibration.error},
-        "machine_disks": [*map(_machine_disk, machine), *map(_refused_image, refused)],
+        "machine_disks": [*map(_machine_disk, machine), *_images(folders)],
         "connections": len(exporter.peers),
         "sessions": [_session(session) for session in exporter.sessions.values() if session.serving],
         "nodes": _nodes(exporter),
@@ -77,17 +77,24 @@ def _machine_disk(verdict: DiskVerdict) -> MachineDisk:
     }
 
 
-def _refused_image(image: Image) -> MachineDisk:
+def _image(path: Path, image_id: str, size_bytes: int, why: str = "") -> MachineDisk:
     return {
-        "path": str(image.path),
-        "id": image.id,
-        "size_bytes": image.size_bytes,
+        "path": str(path),
+        "id": image_id,
+        "size_bytes": size_bytes,
         "bus": "file",
         "model": "",
         "serial": "",
-        "offered": False,
-        "why": image.why,
+        "offered": not why,
+        "why": why,
     }
+
+
+def _images(folders: Folders) -> list[MachineDisk]:
+    """Return the images in the folders of the node, also those that are not offered."""
+    offered = [_image(disk.config.path, disk.config.id, disk.size_bytes) for disk in folders.disks]
+    refused = [_image(image.path, image.id, image.size_bytes, image.why) for image in folders.refused]
+    return sorted([*offered, *refused], key=lambda image: image["path"])
 
 
 def _enclosure(info: EnclosureInfo) -> ExporterEnclosure:

@@ -148,7 +148,7 @@ class ExporterFacts(ProcessFacts):
     addresses_missing: list[str]
     security: str
     state_folder: StateFolder
-    #: All disks of the machine if the node discovers its disks, and the images in folders that are not offered.
+    #: All disks of the machine if the node discovers its disks, and all images in the node's folders.
     machine_disks: list[MachineDisk]
     connections: int
     sessions: list[SessionStatus]

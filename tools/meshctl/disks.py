@@ -1,7 +1,7 @@
 """meshctl disks shows every disk that the mounts know, and with --all every disk of this machine.
 
-A node with [node.disks] discovers its disks. `meshctl disks --all` asks the node's exporter which disks of the machine
-it has found, which of them it offers, and why not the others.
+A node with [node.disks] discovers its disks, and one with [[node.enclosure]] has folders of images. `meshctl disks
+--all` asks the node's exporter which disks and images it has found, which of them it offers, and why not the others.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def _machine_table(answer: Answer, named: bool) -> str:
     record = answer.read(ExporterRecord)
     head = [f"node {table.printable(record.node)}"] if named else []
     if not record.machine_disks:
-        why = "it does not discover disks (see [node.disks] in the config), or its machine has none"
+        why = "it does not discover disks (see [node.disks] in the config) and has no images, or there are none"
         return "\n".join([*head, f"node {table.printable(record.node)} knows no disks of its machine: {why}"])
     rows = [machine_row(disk) for disk in record.machine_disks]
     return "\n".join([*head, table.render(_MACHINE_COLUMNS, rows, right=("SIZE",))])
