@@ -8,8 +8,9 @@ the image is first seen. So the id survives a new name of the file or of the fol
 same file system. A copy of the file has the id only if the copy program was asked to copy extended attributes.
 
 A file that a program has open for writing is not complete, so it is not offered yet. The kernel gives a read lease only
-on a file that nobody has open for writing (fcntl(2), F_SETLEASE). An image that was offered before is not asked again,
-because the exporter itself has it open.
+on a file that nobody has open for writing (fcntl(2), F_SETLEASE). On a file system without leases, the file must not
+have changed for FOLDER_STEADY_S. An image that was offered before is not asked again, because the exporter itself has
+it open.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import os
 import re
 import signal
 import stat
+import time
 import uuid
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -82,21 +84,21 @@ def _image(folder: Path, folder_fd: int, name: str, offered: Mapping[FileKey, st
         status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
             return None
-        key = status.st_dev, status.st_ino
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder_fd)
     except FileNotFoundError:
         return None
     except OSError as error:
         return Image(path, (0, 0), 0, why=f"it cannot be opened: {error.strerror}")
     try:
-        return _look(path, fd, key, status.st_size, offered.get(key))
+        return _look(path, fd, status, offered.get((status.st_dev, status.st_ino)))
     finally:
         os.close(fd)
 
 
-def _look(path: Path, fd: int, key: FileKey, size_bytes: int, offered: str | None) -> Image:
+def _look(path: Path, fd: int, status: os.stat_result, offered: str | None) -> Image:
     """Return the image. ``offered`` is its id if it was offered at the last look."""
-    if offered is None and _is_being_written(fd):
+    key, size_bytes = (status.st_dev, status.st_ino), status.st_size
+    if offered is None and _is_being_written(fd, status.st_mtime):
         return Image(path, key, size_bytes, why="a program has it open for writing")
     if offered is None and not size_bytes:
         return Image(path, key, size_bytes, why="it is empty")
@@ -113,14 +115,15 @@ def _look(path: Path, fd: int, key: FileKey, size_bytes: int, offered: str | Non
         return Image(path, key, size_bytes, why=why)
 
 
-def _is_being_written(fd: int) -> bool:
-    """Return whether a program has the file open for writing. Return False if the file system has no leases."""
+def _is_being_written(fd: int, changed_s: float) -> bool:
+    """Return whether a program has the file open for writing. ``changed_s`` is the time of its last change."""
     try:
         # If a program opens the file now, the kernel sends a signal to this process. By default, SIGIO would end it.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN
+        # Any other error than EAGAIN says that the file system has no leases, or that this process may not have one.
+        return error.errno == errno.EAGAIN or abs(time.time() - changed_s) < limits.FOLDER_STEADY_S
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 

@@ -15,7 +15,7 @@ from support.systemd_machine import SystemdMachine, unavailable
 pytestmark = [pytest.mark.mounted, pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "none")]
 
 #: The capabilities that the unit keeps, as bits of linux/capability.h.
-CAPABILITIES = sum(1 << bit for bit in (1, 10, 12, 17))
+CAPABILITIES = sum(1 << bit for bit in (1, 10, 12, 17, 28))
 SECCOMP_FILTER = "2"
 WATCHDOG = "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n"
 

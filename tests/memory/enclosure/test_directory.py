@@ -1,11 +1,14 @@
 """A folder of images: which files are disks, which are not, and how their ids last. Real files and folders."""
 
+import fcntl
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from meshfs import limits
 from meshfs.enclosure.directory import ATTRIBUTE, FolderImages, Image, choose, scan_folder
 
 
@@ -63,6 +66,21 @@ def test_a_file_that_is_being_written_is_refused_until_it_is_closed(folder: Path
         assert scan(folder)["half"] == "a program has it open for writing"
         assert ATTRIBUTE not in os.listxattr(folder / "half")
     assert scan(folder)["half"].startswith("image-")
+
+
+def test_without_leases_a_file_must_not_have_changed_for_a_moment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, command: int, *_: int) -> int:
+        if command == fcntl.F_SETLEASE:
+            raise OSError(22, os.strerror(22))
+        return 0
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    assert scan(folder)["07-db.img"] == "a program has it open for writing"
+    before_s = time.time() - limits.FOLDER_STEADY_S
+    os.utime(folder / "07-db.img", (before_s, before_s))
+    assert scan(folder)["07-db.img"].startswith("image-")
 
 
 def test_an_image_that_is_offered_may_be_open_for_writing(folder: Path) -> None:
