@@ -1,6 +1,6 @@
 """Find the images in a node's folders, whose enclosures they are in, and follow the folders as they change.
 
-    configure    takes over the folders of a config, and looks at the new ones
+    configure    takes over the folders of a config, and looks at all of them
     run          looks at a folder again when the kernel reports a change, and from time to time
     disks        the images that are to be served, each with its slot
 

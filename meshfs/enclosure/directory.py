@@ -80,17 +80,22 @@ def scan_folder(folder: Path, offered: Mapping[FileKey, str]) -> FolderImages:
 def _image(folder: Path, folder_fd: int, name: str, offered: Mapping[FileKey, str]) -> Image | None:
     """Return the image, or None if the file is no regular file or was removed meanwhile."""
     path = folder / name
+    known: str | None = None
     try:
         status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
             return None
+        known = offered.get((status.st_dev, status.st_ino))
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder_fd)
     except FileNotFoundError:
         return None
     except OSError as error:
+        if known is not None:
+            # The lack of a descriptor, for example, is no reason to end the opens of a disk.
+            return Image(path, (status.st_dev, status.st_ino), status.st_size, known)
         return Image(path, (0, 0), 0, why=f"it cannot be opened: {error.strerror}")
     try:
-        return _look(path, fd, status, offered.get((status.st_dev, status.st_ino)))
+        return _look(path, fd, status, known)
     finally:
         os.close(fd)
 

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,31 @@ def test_an_image_that_is_offered_may_be_open_for_writing(folder: Path) -> None:
         status = os.fstat(file.fileno())
         (image,) = scan_folder(folder, {(status.st_dev, status.st_ino): "image-a"}).images
     assert not image.why
+
+
+def test_an_image_that_is_offered_stays_when_descriptors_or_attributes_fail(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image,) = scan_folder(folder, {}).images
+    offered = {image.key: image.id}
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr(os, "getxattr", refuse)
+    assert scan_folder(folder, offered).images == (image,)
+    monkeypatch.setattr(os, "getxattr", None)
+    opening = os.open
+
+    def open_folders_only(path: object, *arguments: Any, dir_fd: int | None = None) -> int:
+        if dir_fd is not None:
+            raise OSError(24, os.strerror(24))
+        return opening(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", open_folders_only)
+    assert scan_folder(folder, offered).images == (image,)
+    (refused,) = scan_folder(folder, {}).images
+    assert refused.why == "it cannot be opened: Too many open files"
 
 
 def test_a_program_that_opens_a_file_meanwhile_is_not_held_up(folder: Path) -> None:
