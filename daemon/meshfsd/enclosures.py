@@ -81,6 +81,8 @@ class NodeEnclosures:
         self._finder = finder or SesFinder(exporter.name)
         self._rights: EnclosureRights | None = None
         self._bays = self._virtual(BAYS, EnclosureKind.VIRTUAL, 0)
+        #: The disks for which bays were assigned last.
+        self._in_bays: tuple[str, ...] = ()
         self._shelves: dict[str, VirtualEnclosure] = {}
         self._kept: dict[str, _Kept] = {}
         self._wanted: Sequence[DiskConfig] = ()
@@ -198,6 +200,11 @@ class NodeEnclosures:
 
     def _assign_bays(self, disks: Sequence[str]) -> Mapping[str, Place]:
         """Return the bays of the disks. A bay stays when its disk has left, as on a chassis."""
+        if tuple(disks) == self._in_bays:
+            places = self._bays.places
+            self._arrange(self._bays, self._bays.slots, {disk: places[disk] for disk in disks if disk in places})
+            return places
+        self._in_bays = tuple(disks)
         before = self._bays.places
         most = max([len(disks), *(place.slot for place in before.values())], default=0)
         slots = min(most, limits.SLOTS_PER_ENCLOSURE_MAX)
@@ -280,6 +287,7 @@ class NodeEnclosures:
         kept = self._kept.get(name)
         if kept is None:
             return
+        before = kept.reading, kept.disks
         if isinstance(result, OSError):
             why = result.strerror or str(result)
             if isinstance(kept.enclosure, VirtualEnclosure):
@@ -290,7 +298,8 @@ class NodeEnclosures:
             kept.reading = result.info
             if isinstance(result, MatchedReading):
                 kept.disks = result.disks
-        self.renew()
+        if (kept.reading, kept.disks) != before:
+            self.renew()
 
     # --- while they are served
 
