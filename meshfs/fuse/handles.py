@@ -31,10 +31,19 @@ class OpenDisk(Protocol):
     async def close(self) -> None: ...
 
 
+class DiscardableDisk(OpenDisk, Protocol):
+    """Declares the methods of an open disk of the mesh.
+
+    ``discard`` tells the disk that the data of the first bytes of a range is not needed, and returns how many.
+    """
+
+    async def discard(self, offset: int, length: int) -> int: ...
+
+
 class DiskPort(Protocol):
     """Declares the methods of a disk's port that a mount uses."""
 
-    async def open(self, io_class: IoClass, *, writable: bool) -> OpenDisk: ...
+    async def open(self, io_class: IoClass, *, writable: bool) -> DiscardableDisk: ...
 
     async def written_ns(self) -> int:
         """Return when any node last wrote to the disk, in ns since the epoch. Never raises; has a time limit."""

@@ -11,6 +11,7 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
+from meshfs.granules import Granules
 from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.remote.exporter import RemoteExporter
@@ -29,6 +30,8 @@ BLOCKS = 4096
 IO_MAX_BYTES = limits.MIB
 #: Most I/O goes to these blocks, so that requests of several actors meet there.
 HOT_BLOCKS = 64
+#: The granules of the disk are larger than its blocks, and begin in the middle of its first granule.
+GRANULES = Granules(2 * BLOCK_BYTES, BLOCK_BYTES)
 IO_TIMEOUT_S = 0.5
 
 
@@ -129,8 +132,10 @@ class Actor:
             await self.reopen()
         elif choice < 0.40:
             await self.read(first, stop)
-        elif choice < 0.50:
+        elif choice < 0.48:
             await self.zero(first, stop)
+        elif choice < 0.52:
+            await self.discard(first, stop)
         elif choice < 0.90:
             await self.write(first, stop, through=choice > 0.85)
         else:
@@ -194,11 +199,19 @@ class Actor:
         write = self.world.model.begin_write(self.writer, first, stop, zeroes=True)
         await self.change(write, self.handle.zero(first * BLOCK_BYTES, (stop - first) * BLOCK_BYTES))
 
-    async def change(self, write: Write, call: Awaitable[int]) -> None:
-        faults, what = self.world.faults, "zero" if write.zeroes else "write"
+    async def discard(self, first: int, stop: int) -> None:
+        """Discard a range. Only the granules inside the range may lose their content."""
+        assert self.handle is not None
+        start, end = GRANULES.whole(first * BLOCK_BYTES, stop * BLOCK_BYTES)
+        write = self.world.model.begin_write(self.writer, start // BLOCK_BYTES, end // BLOCK_BYTES, discards=True)
+        length = (stop - first) * BLOCK_BYTES
+        await self.change(write, self.handle.discard(first * BLOCK_BYTES, length), length)
+
+    async def change(self, write: Write, call: Awaitable[int], length: int = 0) -> None:
+        faults, what = self.world.faults, "zero" if write.zeroes else "discard" if write.discards else "write"
         code, count = await self.bounded(f"{what} {write.number} {write.first}-{write.stop}", call)
         self.check_code(code, faults)
-        assert code or count == (write.stop - write.first) * BLOCK_BYTES
+        assert code or count == (length or (write.stop - write.first) * BLOCK_BYTES)
         if code:
             self.world.model.given_up(write)
         else:

@@ -19,7 +19,7 @@ from meshfs.model import Security
 from meshfs.transport.stream import connect_tcp, connect_unix
 from meshlab.fakes.mesh_pair import PASSWORD, MemoryExporter
 from meshlab.models.blocks import BLOCK_BYTES, BlockModel
-from support.cluster_actors import BLOCKS, IO_TIMEOUT_S, Actor, Mount
+from support.cluster_actors import BLOCKS, GRANULES, IO_TIMEOUT_S, Actor, Mount
 
 DURATION_S = 1.5
 ACTORS_PER_NODE = 4
@@ -54,6 +54,7 @@ class World:
             path, BLOCKS * BLOCK_BYTES, self.policy.security, port=port, passwords={"n2": PASSWORD, "n3": PASSWORD}
         )
         self.disk = self.exporter.disk
+        self.disk.granules = GRANULES
         self.mounts = self.make_mounts(path, port)
         self._start = time.monotonic()
 

@@ -1,11 +1,11 @@
-"""Reads, writes, zeroes and flushes a disk for one opener. Each call ends within the bound.
+"""Reads, writes, zeroes, discards and flushes for one opener of a disk. Each call ends within the bound.
 
 `Handle._transfer` is the hot path of reads and writes. It sends the first attempt of a request that fits into one
 message, or into one message for each of several channels. Everything else takes the slow path: to wait for the
 exporter, to clip at the disk's end, to divide a long request, to send again what was lost (attempts.py).
 
-A zeroing is a write without data, and has the same rules. If it is lost with a channel, it is sent again. If its caller
-gives up, the open is fenced. It is on stable storage after the next flush.
+A zeroing or a discard is a write without data, and has the same rules. If it is lost with a channel, it is sent again.
+If its caller gives up, the open is fenced. It is on stable storage after the next flush.
 """
 
 import errno
@@ -18,18 +18,20 @@ import trio
 
 from meshfs import limits
 from meshfs.errors import RemoteProtocolError
+from meshfs.granules import Granules
 from meshfs.initiator.attached import shared_open
 from meshfs.initiator.attached.attempts import Attempts
+from meshfs.initiator.attached.clear_size import ClearSize
 from meshfs.initiator.attached.outcomes import NOT_EXECUTED, Earlier, MayHaveBeenExecuted, Over
 from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply, Slot
 from meshfs.initiator.session.balance import SPLIT_MIN_BYTES
-from meshfs.initiator.session.commands import only_disk, start_query_disks, start_zero
+from meshfs.initiator.session.commands import only_disk, start_clearing, start_query_disks
 from meshfs.initiator.session.split import Parts, SplitRequest, start_parts
 from meshfs.loop.worker import enter_trio
 from meshfs.smb.constants import Command
-from meshfs.smb.messages import FlushRequest, ZeroData
+from meshfs.smb.messages import FlushRequest, TrimRanges, ZeroData
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +55,19 @@ class PortOfHandles(shared_open.PortOfOpens, Protocol):
 
 
 class Handle:
-    """Reads, writes, zeroes and flushes a disk for one opener."""
+    """Reads, writes, zeroes, discards and flushes for one opener of a disk."""
 
-    __slots__ = ("_attempts", "_closed", "_port", "_shared", "_writable", "_zero_bytes", "last_write_seq", "lost")
+    __slots__ = (
+        "_attempts",
+        "_closed",
+        "_discard_size",
+        "_port",
+        "_shared",
+        "_writable",
+        "_zero_size",
+        "last_write_seq",
+        "lost",
+    )
 
     def __init__(self, port: PortOfHandles, attempts: Attempts, *, writable: bool) -> None:
         self._port = port
@@ -64,8 +76,8 @@ class Handle:
         self._shared = attempts.shared
         self._writable = writable
         self._closed = False
-        #: The number of bytes that the next call of `zero` lets the owner zero.
-        self._zero_bytes = limits.ZERO_PIECE_BYTES
+        self._zero_size = ClearSize()
+        self._discard_size = ClearSize()
         #: The port's ``write_seq`` at this handle's latest write that was not write-through.
         self.last_write_seq = 0
         #: Is set if acknowledged writes of this handle were lost, and its user does not know yet.
@@ -249,43 +261,65 @@ class Handle:
         A long range takes several calls, so that the caller knows how much is done when one of them fails.
         """
         await enter_trio()
-        port, start_s = self._port, trio.current_time()
-        deadline = start_s + port.io_timeout_s
+        port, deadline = self._port, trio.current_time() + self._port.io_timeout_s
         self._check_writable()
-        size = min(self._fitting(offset, length), self._zero_bytes)
+        size = min(self._fitting(offset, length), self._zero_size.bytes)
         if port.zeroes_by_writes:
             return await self.write(offset, bytes(min(size, limits.ZERO_WRITE_BYTES)), write_through=write_through)
         try:
-            await self._zero(offset, size, deadline)
-            if write_through:
-                await self._flush(deadline)
+            wanted = ZeroData(offset, offset + size)
+            await self._clear("zero", wanted, self._zero_size, deadline, write_through=write_through)
         except OSError as error:
-            self._failed(error, start_s, port.meter.failed_write)
-            if isinstance(error, TimeoutError):
-                # The same length would time out again.
-                self._zero_bytes = limits.ZERO_PIECE_MIN_BYTES
             if error.errno != errno.EOPNOTSUPP:
                 raise
             logger.info("disk %s: its owner cannot zero a range; it is written instead", port.info.name)
             port.zeroes_by_writes = True
             return await self.zero(offset, length, write_through=write_through)
-        port.answers.last_s = trio.current_time()
-        took_s = port.answers.last_s - start_s
-        # A zeroing sends no data.
-        port.meter.wrote(0, start_s, start_s + took_s)
-        self._zero_bytes = _next_zero_bytes(self._zero_bytes, took_s, port.io_timeout_s)
         return size
 
-    async def _zero(self, offset: int, size: int, deadline: float) -> None:
-        shared, port = self._shared, self._port
-        wanted = ZeroData(offset, offset + size)
+    async def discard(self, offset: int, length: int) -> int:
+        """Tell the owner that the beginning of a range is not needed, and return how many bytes are done, as `zero`.
+
+        The owner discards whole granules of the disk. A discarded byte may read as anything until it is written again.
+        Raises OSError as `write`, and EOPNOTSUPP if the disk cannot discard.
+        """
+        await enter_trio()
+        info, deadline = self._port.info, trio.current_time() + self._port.io_timeout_s
+        self._check_writable()
+        granules = Granules(info.discard_granularity_bytes, info.discard_alignment_bytes)
+        if not granules:
+            raise OSError(errno.EOPNOTSUPP, f"disk {info.name} cannot discard")
+        stop = offset + self._fitting(offset, length)
+        end = granules.cut(offset, stop, self._discard_size.bytes)
+        start, whole_end = granules.whole(offset, end)
+        if start < whole_end:
+            await self._clear("discard", TrimRanges(((start, whole_end - start),)), self._discard_size, deadline)
+        return end - offset
+
+    async def _clear(
+        self, op: str, wanted: ZeroData | TrimRanges, size: ClearSize, deadline: float, *, write_through: bool = False
+    ) -> None:
+        """Send a zeroing or a discard until it is answered. ``size`` learns from it."""
+        shared, port, start_s = self._shared, self._port, trio.current_time()
 
         def start(channel: Channel, replay: bool) -> Slot:
             lane = shared.lane(channel)
-            return start_zero(channel, shared.tree_id, shared.file_id, wanted, deadline, lane, replay=replay)
+            return start_clearing(channel, shared.tree_id, shared.file_id, wanted, deadline, lane, replay=replay)
 
-        await self._attempts.again("zero", deadline, start)
-        self.last_write_seq = port.write_seq = port.write_seq + 1
+        try:
+            await self._attempts.again(op, deadline, start)
+            self.last_write_seq = port.write_seq = port.write_seq + 1
+            if write_through:
+                await self._flush(deadline)
+        except OSError as error:
+            self._failed(error, start_s, port.meter.failed_write)
+            if isinstance(error, TimeoutError):
+                size.timed_out()
+            raise
+        port.answers.last_s = now = trio.current_time()
+        # Neither a zeroing nor a discard sends data.
+        port.meter.wrote(0, start_s, now)
+        size.took(now - start_s, port.io_timeout_s)
 
     async def flush(self) -> None:
         """Bring all writes acknowledged so far to stable storage. Raises OSError: EIO once if some were lost."""
@@ -376,15 +410,6 @@ class Handle:
         if not self._closed:
             self._closed = True
             await self._shared.remove(self)
-
-
-def _next_zero_bytes(size: int, took_s: float, io_timeout_s: float) -> int:
-    """Return twice ``size`` if the owner is quick, half of it if slow, so that no call comes near the bound."""
-    if took_s > io_timeout_s / 8:
-        return max(size // 2, limits.ZERO_PIECE_MIN_BYTES)
-    if took_s < io_timeout_s / 100:
-        return min(size * 2, limits.ZERO_REQUEST_MAX_BYTES)
-    return size
 
 
 def _short(count: int, size: int, offset: int) -> OSError:

@@ -35,6 +35,8 @@ from meshfs.smb.messages import (
     IoctlRequest,
     IoctlResponse,
     NetworkInterface,
+    TrimOutput,
+    TrimRanges,
     ZeroData,
     unpack_interfaces,
 )
@@ -158,11 +160,23 @@ def start_query_disks(
     return channel.start_request(Command.IOCTL, body, tree_id=tree_id, deadline=deadline, charge=charge_for(size))
 
 
-def start_zero(
-    channel: Channel, tree_id: int, file_id: FileId, data: ZeroData, deadline: float, lane: Lane, *, replay: bool
+def start_clearing(
+    channel: Channel,
+    tree_id: int,
+    file_id: FileId,
+    wanted: ZeroData | TrimRanges,
+    deadline: float,
+    lane: Lane,
+    *,
+    replay: bool,
 ) -> Slot:
-    """Start FSCTL_SET_ZERO_DATA. It is a ``replay`` if a channel that was lost may have executed it already."""
-    body = IoctlRequest(Fsctl.SET_ZERO_DATA, file_id, data.pack(), 0).pack()
+    """Start FSCTL_SET_ZERO_DATA or FSCTL_FILE_LEVEL_TRIM.
+
+    The request is a ``replay`` if a channel that was lost may have executed it already.
+    """
+    code = Fsctl.SET_ZERO_DATA if isinstance(wanted, ZeroData) else Fsctl.FILE_LEVEL_TRIM
+    output_bytes_max = 0 if isinstance(wanted, ZeroData) else TrimOutput.LAYOUT.size
+    body = IoctlRequest(code, file_id, wanted.pack(), output_bytes_max).pack()
     return channel.start_request(
         Command.IOCTL, body, tree_id=tree_id, deadline=deadline, lane=lane, changes=True, replay=replay
     )

@@ -12,7 +12,8 @@ from meshfs.disk.base import Op
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.disk.open import DiskOpen
 from meshfs.exporter.kinds.kind import Kind
-from meshfs.initiator.attached.handle import Handle, _next_zero_bytes
+from meshfs.initiator.attached.clear_size import ClearSize
+from meshfs.initiator.attached.handle import Handle
 from meshfs.limits import MIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command, Fsctl
@@ -67,12 +68,21 @@ async def test_zeroing_returns_the_bytes_done_before_an_error(pair: Pair) -> Non
     assert bytes(disk.data) == bytes(SIZE)
 
 
-def test_each_call_stays_far_from_the_bound() -> None:
-    assert _next_zero_bytes(PIECE, 0.1, 30.0) == 2 * PIECE
-    assert _next_zero_bytes(PIECE, 1.0, 30.0) == PIECE
-    assert _next_zero_bytes(PIECE, 5.0, 30.0) == PIECE // 2
-    assert _next_zero_bytes(limits.ZERO_PIECE_MIN_BYTES, 5.0, 30.0) == limits.ZERO_PIECE_MIN_BYTES
-    assert _next_zero_bytes(limits.ZERO_REQUEST_MAX_BYTES, 0.1, 30.0) == limits.ZERO_REQUEST_MAX_BYTES
+@pytest.mark.parametrize(
+    ("size", "took_s", "following"),
+    [
+        (PIECE, 0.1, 2 * PIECE),
+        (PIECE, 1.0, PIECE),
+        (PIECE, 5.0, PIECE // 2),
+        (limits.ZERO_PIECE_MIN_BYTES, 5.0, limits.ZERO_PIECE_MIN_BYTES),
+        (limits.ZERO_REQUEST_MAX_BYTES, 0.1, limits.ZERO_REQUEST_MAX_BYTES),
+    ],
+)
+def test_each_call_stays_far_from_the_bound(size: int, took_s: float, following: int) -> None:
+    clear = ClearSize()
+    clear.bytes = size
+    clear.took(took_s, 30.0)
+    assert clear.bytes == following
 
 
 async def test_after_a_time_out_a_handle_asks_for_less_at_once(pair: Pair) -> None:

@@ -18,7 +18,7 @@ class FakePort:
     open_error       errno of every later open; None: it succeeds
     gate             an Event that every later read and write waits for
     error_after      after this many more calls, calls fail with EIO
-    zero_max_bytes   the most bytes that one call of zero clears
+    zero_max_bytes   the most bytes that one call of zero or discard clears
     delay_s          reads, writes and flushes take a random time up to this long, so they complete in any order
     calls            (operation, offset, size, write_through or None) of every call, in order
     opened           (class, writable) of every open, in order
@@ -91,6 +91,11 @@ class FakeHandle:
         if offset + count > len(self._port.data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._port.data[offset : offset + count] = bytes(count)
+        return count
+
+    async def discard(self, offset: int, length: int) -> int:
+        count = min(length, self._port.zero_max_bytes)
+        await self._port.enter("discard", offset, count)
         return count
 
     async def flush(self) -> None:

@@ -62,7 +62,19 @@ class Writer:
 class Write:
     """Records one write, with the times of its call and of its answer."""
 
-    __slots__ = ("end", "first", "losses", "number", "settled", "start", "stop", "through", "writer", "zeroes")
+    __slots__ = (
+        "discards",
+        "end",
+        "first",
+        "losses",
+        "number",
+        "settled",
+        "start",
+        "stop",
+        "through",
+        "writer",
+        "zeroes",
+    )
 
     def __init__(self, number: int, writer: Writer, first: int, stop: int, start: float, losses: int) -> None:
         self.number = number
@@ -77,6 +89,8 @@ class Write:
         self.through = False
         #: True if the write is a zeroing.
         self.zeroes = False
+        #: True if the write is a discard. Its blocks may hold anything until they are written again.
+        self.discards = False
 
     def data(self) -> bytes:
         return b"".join(pattern(self.number, block) for block in range(self.first, self.stop))
@@ -152,10 +166,17 @@ class BlockModel:
     # --- writes ------------------------------------------------------------------------
 
     def begin_write(
-        self, writer: Writer, first: int, stop: int, *, through: bool = False, zeroes: bool = False
+        self,
+        writer: Writer,
+        first: int,
+        stop: int,
+        *,
+        through: bool = False,
+        zeroes: bool = False,
+        discards: bool = False,
     ) -> Write:
         write = Write(len(self._writes), writer, first, stop, next(self._ticks), self.losses)
-        write.through, write.zeroes = through, zeroes
+        write.through, write.zeroes, write.discards = through, zeroes, discards
         self._writes[write.number] = write
         for block in range(first, stop):
             self._now[block].add(write.number)
@@ -217,6 +238,8 @@ class BlockModel:
             content = bytes(data[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES])
             number = int.from_bytes(content[:8], "little")
             may_be = self._now[block] | read.seen[block]
+            if any(self._writes[each].discards for each in may_be):
+                continue
             # All zeroings look the same, and look like the initial state.
             zeroed = number == _INITIAL and any(self._writes[each].zeroes for each in may_be)
             if number not in may_be and not zeroed:
