@@ -22,6 +22,7 @@ pytestmark = pytest.mark.mounted
 SIZE = 8 * MIB
 #: A change in a folder shows on every mount within this time.
 SHOWN_WITHIN_S = 2.0
+_PLACE = ("enclosure", "slot")
 
 
 @pytest.fixture
@@ -214,3 +215,22 @@ def test_a_hot_plug_costs_nothing_at_other_disks_and_leaves_nothing_behind(clust
             assert len(os.pread(steady.fileno(), 4096, 0)) == 4096
     time.sleep(0.5)
     assert descriptors() <= before + 1
+
+
+def test_disks_that_are_in_no_folder_are_in_the_bays_of_their_node(tmp_path: Path) -> None:
+    with LocalCluster(tmp_path / "cluster") as cluster:
+        images = tmp_path / "images"
+        images.mkdir()
+        (images / "02-a.img").write_bytes(bytes(SIZE))
+        node = cluster.add_node("n1", [cluster.image("d0", SIZE), cluster.image("d1", SIZE)])
+        node.folders.append(LocalFolder("shelf", images, {"slots": 4}))
+        cluster.write()
+        cluster.keygen()
+        cluster.start_exporter("n1")
+        by_enclosure = cluster.mount("n1") / "disk/by-enclosure"
+        until(lambda: sorted(os.listdir(by_enclosure)) == ["enc-n1-bays", "enc-n1-shelf"], "two enclosures")
+        assert os.listdir(by_enclosure / "enc-n1-shelf") == ["slot02"]
+        bays = {bay: os.path.basename(os.readlink(by_enclosure / "enc-n1-bays" / bay)) for bay in ("bay01", "bay02")}
+        assert bays == {"bay01": "meshfs-n1-d0", "bay02": "meshfs-n1-d1"}
+        attributes = [os.getxattr(by_enclosure / "enc-n1-bays/bay02", f"user.meshfs.{name}") for name in _PLACE]
+        assert attributes == [b"enc-n1-bays", b"bay02"]
