@@ -6,7 +6,7 @@
 
 Places (Documentation/ABI/stable/sysfs-class-enclosure, drivers/misc/enclosure.c):
 
-    class/scsi_generic/sgN/device                   the SCSI device H:C:T:L, with "type" (13), "inquiry", "wwid"
+    class/scsi_generic/sgN/device                   the SCSI device H:C:T:L, with "type" (13) and "wwid"
     class/enclosure/H:C:T:L                         the enclosure, if the ses driver knows it. "id" is its logical id
     class/enclosure/H:C:T:L/SLOT/{slot,device}      a slot: its number on the chassis, and a link to the SCSI device
     block/NAME/device/enclosure_device:SLOT         the link in the other direction
@@ -22,21 +22,24 @@ from meshfs.enclosure.found import DiskPorts, SesFound, SlotLink
 from meshfs.enclosure.vpd import port_addresses
 
 _TYPE_ENCLOSURE: Final = "13"
-_ENC_SERV: Final = 0x40
 _ADDRESS: Final = re.compile(r"[0-9]+:[0-9]+:[0-9]+:[0-9]+")
 _NUMBER_64: Final = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _LINK_PREFIX: Final = "enclosure_device:"
 
 
 def find_ses_devices(sys_root: Path = Path("/sys"), dev_root: Path = Path("/dev")) -> list[SesFound]:
-    """Return all SES devices, in the order of their addresses. Raises OSError if descriptors or memory are short."""
+    """Return all SES devices, in the order of their addresses. Raises OSError if descriptors or memory are short.
+
+    A disk may say that it has enclosure services, too (EncServ). Many such disks refuse all pages, so a disk only
+    counts if the kernel's ses driver could read its pages.
+    """
     folders = {(folder / "device").resolve(): folder for folder in _entries(sys_root / "class/enclosure")}
     nodes = {(node / "device").resolve(): dev_root / node.name for node in _entries(sys_root / "class/scsi_generic")}
     devices = {device for device in folders.keys() | nodes.keys() if _ADDRESS.fullmatch(device.name)}
     found = [
         _found(device, nodes.get(device), folders.get(device))
         for device in devices
-        if device in folders or _has_enclosure_services(device)
+        if device in folders or read_text(device, "type") == _TYPE_ENCLOSURE
     ]
     return sorted(found, key=lambda each: [int(part) for part in each.address.split(":")])
 
@@ -50,12 +53,6 @@ def _found(device: Path, path: Path | None, folder: Path | None) -> SesFound:
         logical_id=int(logical_id, 16) if _NUMBER_64.fullmatch(logical_id) else None,
         wwid=read_text(device, "wwid"),
     )
-
-
-def _has_enclosure_services(device: Path) -> bool:
-    """Return whether a SCSI device is an enclosure, or says that it also has enclosure services (EncServ)."""
-    inquiry = read_bytes(device / "inquiry")
-    return read_text(device, "type") == _TYPE_ENCLOSURE or (len(inquiry) > 6 and bool(inquiry[6] & _ENC_SERV))
 
 
 def read_disk_ports(sys_root: Path = Path("/sys")) -> list[DiskPorts]:

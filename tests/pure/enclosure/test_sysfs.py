@@ -36,12 +36,16 @@ def test_an_enclosure_of_the_ses_driver_is_found_with_its_node(sysfs: ScsiSysfs)
 def test_a_device_that_the_ses_driver_does_not_know_is_found_by_its_type(sysfs: ScsiSysfs) -> None:
     sysfs.node("sg1", sysfs.device("6:0:1:0", type="13"))
     sysfs.node("sg2", sysfs.device("6:0:2:0", type="0"))
-    sysfs.node("sg3", sysfs.device("6:0:3:0", type="0", inquiry=bytes((0, 0, 6, 2, 31, 0, 0x40)) + bytes(29)))
-    sysfs.node("sg4", sysfs.device("6:0:4:0", type="0", inquiry=b"\0\0\6"))
-    assert [(each.address, each.path, each.folder, each.logical_id) for each in sysfs.find()] == [
-        ("6:0:1:0", sysfs.dev / "sg1", None, None),
-        ("6:0:3:0", sysfs.dev / "sg3", None, None),
-    ]
+    assert sysfs.find() == [SesFound("6:0:1:0", sysfs.dev / "sg1")]
+
+
+def test_a_disk_with_enclosure_services_counts_if_the_ses_driver_could_read_them(sysfs: ScsiSysfs) -> None:
+    inquiry = bytes((0, 0, 6, 2, 31, 0, 0x40)) + bytes(29)
+    devices = [sysfs.device(f"6:0:{number}:0", type="0", inquiry=inquiry) for number in range(2)]
+    for number, device in enumerate(devices):
+        sysfs.node(f"sg{number}", device)
+    sysfs.enclosure(devices[1])
+    assert [each.path for each in sysfs.find()] == [sysfs.dev / "sg1"]
 
 
 def test_an_enclosure_without_a_node_is_found_too(sysfs: ScsiSysfs) -> None:
