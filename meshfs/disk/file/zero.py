@@ -19,6 +19,7 @@ import itertools
 import mmap
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -53,10 +54,16 @@ def modes_of(status: os.stat_result) -> list[int]:
 def can_punch(fd: int, size_bytes: int) -> bool:
     """Return whether the file system of an image can free its blocks. ``fd`` must be open for writing.
 
-    A hole is punched past the end of the image, where it changes nothing.
+    A hole is punched past the end of the image, where it changes no data. It moves the time of the last change, which
+    is set back, because the disk would seem to be written at each start of the exporter.
     """
     past = -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
-    return bool(_fallocate(fd, PUNCH, past, PAGE_BYTES) == 0)
+    status = os.fstat(fd)
+    punched = bool(_fallocate(fd, PUNCH, past, PAGE_BYTES) == 0)
+    # The image may belong to another user.
+    with suppress(PermissionError):
+        os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return punched
 
 
 def split(offset: int, length: int, block_bytes: int) -> list[tuple[int, int]]:
