@@ -96,22 +96,22 @@ class NodeEnclosures:
 
     async def configure(self, node: NodeConfig) -> None:
         """Serve exactly the enclosures of the config. The images of its folders are known afterwards."""
-        self._rights = node.enclosures
-        names = {directory.name for directory in node.directories}
-        for name in [name for name in self._shelves if name not in names]:
-            del self._shelves[name]
-            self._withdraw(name)
+        # `renew` may be called at each await, so the folders of disks are always known.
         for directory in node.directories:
-            shelf = self._shelves.get(directory.name)
-            if shelf is None:
+            if directory.name not in self._shelves:
                 shelf = self._virtual(directory.name, EnclosureKind.DIRECTORY, directory.slots)
                 await self._load(shelf)
                 self._shelves[directory.name] = shelf
-            self._keep(shelf, directory.rights)
-        if self._rights is not None and BAYS not in self._kept:
+        if node.enclosures is not None and BAYS not in self._kept:
             await self._load(self._bays)
         places = {name: shelf.places for name, shelf in self._shelves.items()}
         await self.folders.configure(node.directories, places, {disk.name for disk in node.disks})
+        for name in [name for name in self._shelves if name not in self.folders]:
+            del self._shelves[name]
+            self._withdraw(name)
+        for directory in node.directories:
+            self._keep(self._shelves[directory.name], directory.rights)
+        self._rights = node.enclosures
         await self._find()
 
     def _virtual(self, name: str, kind: EnclosureKind, slots: int) -> VirtualEnclosure:
@@ -230,8 +230,10 @@ class NodeEnclosures:
 
     def renew(self) -> None:
         """Advertise the enclosures as they are now, and the slots of the disks. Notify only of what has changed."""
-        for name, shelf in self._shelves.items():
-            self._arrange(shelf, self.folders.slots(name), self.folders.places(name), self.folders.why(name))
+        for name in [name for name in self._shelves if name in self.folders]:
+            self._arrange(
+                self._shelves[name], self.folders.slots(name), self.folders.places(name), self.folders.why(name)
+            )
         self.place(self._wanted)
         whys = {each.device.name: each.why for each in self._verdicts()}
         names = self._kernel_names()

@@ -121,6 +121,10 @@ class Folders:
         self._replaced, self._resized = set(), set()
         return replaced, resized
 
+    def __contains__(self, name: str) -> bool:
+        """Return whether the folder of that name is followed."""
+        return name in self._folders
+
     def why(self, name: str) -> str:
         """Return why the folder of that name cannot be read, or ""."""
         return self._folders[name].why

@@ -34,6 +34,8 @@ from meshfs.wording import describe
 
 #: The name of the virtual enclosure that has the bays of a node.
 BAYS: Final = "bays"
+#: The beginning of the names of SES devices (`meshfs.enclosure.ids`).
+_SES_PREFIX: Final = "enc-"
 ENCLOSURES_KEYS: Final = ("access", "nodes")
 ENCLOSURE_KEYS: Final = ("name", "kind", "path", "slots", "access", "nodes", "disks")
 IMAGES_KEYS: Final = ("cache", "access", "nodes")
@@ -111,6 +113,8 @@ def read_directory(table: Table, name: str) -> DirectoryConfig:
     table.choice("kind", _Kind, _Kind.DIRECTORY)
     if name.casefold() == BAYS:
         table.fail("name", f"found {describe(name)}, which is the name of the node's own bays; use another name")
+    if name.casefold().startswith(_SES_PREFIX):
+        table.fail("name", f"found {describe(name)}, but only SES devices have names that begin with {_SES_PREFIX}")
     disks = table.table("disks", IMAGES_KEYS)
     disk_access, disk_nodes = read_access(disks)
     return DirectoryConfig(

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
 from meshfs import limits
 from meshfs.cluster.config import load
@@ -454,6 +456,30 @@ async def test_a_folder_that_hangs_keeps_its_images_and_holds_up_no_other(
         await until(lambda: len(stage.enclosures.images) == 4)
         stage.enclosures.renew()
         assert stage.info("shelf").state is EnclosureState.OK
+
+
+async def test_a_reload_may_be_interrupted_by_changes_of_disks(
+    stage: Stage, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan(folder: Path, offered: Any) -> FolderImages:
+        time.sleep(0.05)
+        return scan_folder(folder, offered)
+
+    monkeypatch.setattr(folders, "scan_folder", scan)
+    other = shelf(images.with_name("other")).replace('"shelf"', '"second"')
+
+    async def renew_always(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        while True:
+            stage.enclosures.renew()
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(renew_always)
+        for text in (LISTED, shelf(images) + LISTED, shelf(images) + other, other, LISTED, 'enclosures = "none"\n'):
+            await stage.take(text)
+        nursery.cancel_scope.cancel()
+    assert stage.names == []
 
 
 async def test_a_folder_that_is_missing_is_gone_and_comes(stage: Stage, images: Path, tmp_path: Path) -> None:

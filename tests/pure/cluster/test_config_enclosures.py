@@ -87,6 +87,7 @@ def test_a_folder_is_an_enclosure_whose_images_are_disks(tmp_path: Path) -> None
         ("[[node.enclosure]]\nname = 'e'\nkind = 'directory'", "6: node.enclosure.path: missing, expected a string"),
         ("[[node.enclosure]]\nname = 'a/b'", "7: node.enclosure.name: found 'a/b', expected a name of 1 to 63"),
         (SHELF.replace("shelf", "Bays"), "7: node.enclosure.name: found 'Bays', which is the name of the node's own"),
+        (SHELF.replace("shelf", "enc-0x5"), "7: node.enclosure.name: found 'enc-0x5', but only SES devices have names"),
         (SHELF + "slots = 0", "10: node.enclosure.slots: found 0, expected an integer from 1 to 255"),
         (SHELF + "slots = 256", "10: node.enclosure.slots: found 256, expected an integer from 1 to 255"),
         (SHELF + "disks = { path = 'x' }", "10: node.enclosure.disks.path: unknown key"),
