@@ -118,8 +118,11 @@ class Exchange:
 
 @dataclass(slots=True)
 class PagesRead:
-    """Holds the pages that a device sent, by page code. ``problems`` has a sentence for each one that it should have
-    sent but did not. Such a page is missing in ``pages``."""
+    """Holds the pages that a device sent, by page code.
+
+    ``problems`` has a sentence for each page that the device should have sent but did not. Such a page is not in
+    ``pages``.
+    """
 
     pages: dict[int, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
