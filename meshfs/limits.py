@@ -640,6 +640,12 @@ WAIT_S: Final = 60.0
 # `meshctl wait` looks for its disks this often. Each look reads the status of a mount.
 WAIT_POLL_S: Final = 0.2
 
+# `meshctl discard` clears a disk in steps of this length. So it can show progress, and can be interrupted.
+DISCARD_STEP_S: Final = 1.0
+# A disk that is open in the mount is not discarded. A file that a program has just closed counts as open for less than
+# this time.
+DISCARD_CLOSE_S: Final = 0.5
+
 # A reload reads the config and the keys, and connects to nothing. If it takes longer than this, a file system hangs.
 RELOAD_TIMEOUT_S: Final = 30.0
 

@@ -56,6 +56,7 @@ from meshfs.fuse.gone_pages import GonePages
 from meshfs.fuse.handles import DiskPort, OpenFile, OpenFiles, StatusHandle
 from meshfs.fuse.listings import Listings
 from meshfs.fuse.openers import Ambiguous, Openers
+from meshfs.fuse.page_cache import whole_pages
 from meshfs.fuse.truncated_opener import TruncatedOpener
 from meshfs.fuse.types import AttributeChange, Attributes, Caller, Opened, Pages, Volume
 from meshfs.linux import ioprio
@@ -125,6 +126,16 @@ class Operations:
         self._pages = pages
         task_status.started()
         await self._gone.run(pages)
+
+    def opens_of(self, disk_id: str) -> int:
+        """Return the number of open files of the disk."""
+        return self.files.of_disk[disk_id]
+
+    async def drop_pages(self, disk_id: str, start: int, stop: int) -> None:
+        """Write back the dirty pages of a range of the disk, then drop all pages of the range. Has a time limit."""
+        node = self._tree.disk_file(disk_id)
+        if node is not None and self._pages is not None:
+            await self._pages.drop(node.inode, *whole_pages(start, stop), limits.FUSE_DROP_PAGES_TIMEOUT_S)
 
     # --- files ------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from meshfs.cluster.config_watch import ConfigWatch, LoadedConfig
 from meshfs.fuse.gone_pages import GonePages
 from meshfs.fuse.handles import OpenFiles
 from meshfs.fuse.operations import Operations
+from meshfs.mount.discarding import Discarder
 from meshfs.mount.exporters import Exporters
 from meshfs.mount.in_force import InForce
 from meshfs.mount.mesh import Mesh
@@ -50,6 +51,7 @@ class Mount:
             page_cache=settings.options.page_cache,
             disk_gid=_group("disk"),
         )
+        self.discarder = Discarder(self.mesh, lambda info: initiator.port(info.id), self.operations)
         initiator.on_change = self.mesh.refresh
         self.mesh.refresh()
 

@@ -57,8 +57,9 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
                 nursery.start_soon(mount.run)
                 nursery.start_soon(_reload_on_signal, reloader)
                 nursery.start_soon(metrics.run)
+                verbs = {"reload": reloader.answer, "discard": mount.discarder.answer}
                 if control is not None:
-                    nursery.start_soon(serve_control, control, {"reload": reloader.answer})
+                    nursery.start_soon(serve_control, control, verbs)
                 served = trio.Event()
                 nursery.start_soon(_announce, served, own, mount, settings, on_ready)
                 with serving:

@@ -56,6 +56,13 @@ class MeshTree:
         """Return the entry with that inode number, or None if there is none now."""
         return self._by_inode.get(inode)
 
+    def disk_file(self, disk_id: str) -> DiskFile | None:
+        """Return the file of a disk, or None if there is none now."""
+        found: TreeEntry | None = self.root
+        for name in (b"disk", b"by-id", disk_id.encode()):
+            found = found.entries.get(name) if isinstance(found, Directory) else None
+        return found if isinstance(found, DiskFile) else None
+
     def take_nodes(self, nodes: Sequence[str]) -> None:
         """Take the nodes of another config. The next ``update`` adds and removes their folders."""
         self._cluster_nodes = tuple(nodes)

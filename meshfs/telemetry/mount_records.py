@@ -34,6 +34,7 @@ class MountDiskRecord(DiskRecord):
     logical_block_size_bytes = integer()
     physical_block_size_bytes = integer()
     discard_granularity_bytes = integer()
+    discard_alignment_bytes = integer()
     model = text()
     serial = text()
     present = flag()

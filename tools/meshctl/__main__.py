@@ -5,7 +5,21 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from meshctl import complete, disks, flows, flows_set, install, keygen, password, paths, reload, status, top, wait
+from meshctl import (
+    complete,
+    discard,
+    disks,
+    flows,
+    flows_set,
+    install,
+    keygen,
+    password,
+    paths,
+    reload,
+    status,
+    top,
+    wait,
+)
 from meshfs.errors import ConfigError
 from meshfs.program.command import run_command, version_text
 
@@ -21,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version_text("meshctl"))
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (status, disks, paths, flows, flows_set, top, wait, reload, keygen, password):
+    for module in (status, disks, paths, flows, flows_set, top, wait, reload, discard, keygen, password):
         module.add_parser(verbs)
     # These two know the whole command line, also the verbs that are added after them.
     for about_all in (install, complete):

@@ -51,14 +51,17 @@ _NOTHING: Final = 2
 _AMBIVALENT: Final = 8
 
 
-def read_signature(device: Path) -> dict[str, str]:
+def read_signature(device: Path, start: int = 0, length: int = 0) -> dict[str, str]:
     """Return blkid's low-level properties of a device, such as TYPE and USAGE. If blkid recognises nothing, return {}.
+
+    If ``length`` is not 0, blkid looks only at this many bytes from ``start`` on.
 
     Blocks for at most BLKID_TIMEOUT_S, unless blkid waits in the kernel for the device. Then nothing can end blkid, and
     this call blocks as long. Raises DiskUnavailable if blkid is missing, fails or does not end in time, because then
     nobody knows whether the device is in use. Several signatures that contradict each other are "ambivalent" as TYPE.
     """
-    command = ["blkid", "-p", "-o", "export", "--", str(device)]
+    within = ["-O", str(start), "-S", str(length)] if length else []
+    command = ["blkid", "-p", "-o", "export", *within, "--", str(device)]
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=limits.BLKID_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
