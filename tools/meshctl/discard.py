@@ -40,7 +40,7 @@ _WHO: Final = "the mount's process"
 
 
 @dataclass(frozen=True)
-class Work:
+class Clearing:
     """Holds what is to be done, and through which mount."""
 
     point: Path
@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     return output.exit_status(found)
 
 
-def work_of(arguments: argparse.Namespace) -> Work:
+def work_of(arguments: argparse.Namespace) -> Clearing:
     """Return what is to be done. Raises _Refused if it cannot be done, and ConfigError if it makes no sense."""
     point, mount, disk = _find(arguments.disk)
     if mount.is_partial:
@@ -149,7 +149,7 @@ def work_of(arguments: argparse.Namespace) -> Work:
     if start == stop:
         raise ConfigError(f"the range has no whole granule of {granules.size_bytes} bytes; use --zero, which is exact")
     timeout_s = limits.DISCARD_STEP_S + 4 * (mount.io_timeout_s or limits.IO_TIMEOUT_S)
-    return Work(point, Path(mount.control), disk, offset, offset + length, arguments.zero, timeout_s)
+    return Clearing(point, Path(mount.control), disk, offset, offset + length, arguments.zero, timeout_s)
 
 
 def _find(text: str) -> tuple[Path, MountRecord, MountDiskRecord]:
@@ -174,7 +174,7 @@ def _find(text: str) -> tuple[Path, MountRecord, MountDiskRecord]:
     return found[0]
 
 
-def check_harmless(work: Work) -> None:
+def check_harmless(work: Clearing) -> None:
     """Raise _Refused if the disk is open in this mount, or if blkid recognises something in the range."""
     if work.disk.opens:
         raise _Refused(f"it has {work.disk.opens} open files in {work.point}; close them, or use --force")
@@ -198,7 +198,7 @@ def kind_of(signature: Mapping[str, str]) -> str:
     return f"a partition table ({printable(table)})" if table else ""
 
 
-def confirm(work: Work) -> None:
+def confirm(work: Clearing) -> None:
     """Ask the user. Raises _Refused if the answer is no, and ConfigError if nobody can be asked."""
     question = f"{work.verb.capitalize()} {work.range_text}? Its data is lost."
     if not sys.stdin.isatty():
@@ -208,7 +208,7 @@ def confirm(work: Work) -> None:
         raise _Refused("nothing was done, because the answer was not yes")
 
 
-def step(work: Work, done: int, *, force: bool) -> int:
+def step(work: Clearing, done: int, *, force: bool) -> int:
     """Ask the mount for the next step, and return how many bytes it has done. Raises _Refused or NoAnswer."""
     request = {
         "verb": "discard",

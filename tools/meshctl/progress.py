@@ -23,7 +23,7 @@ def bar(part: float, text: str, columns: int) -> str:
     return f"[{'#' * filled}{'.' * (width - filled)}]{tail}"
 
 
-class Progress:
+class ProgressBar:
     """Shows a bar on ``stream`` if it is a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -49,9 +49,9 @@ class Progress:
 
 
 @contextmanager
-def progress(stream: TextIO | None = None) -> Iterator[Progress]:
+def progress(stream: TextIO | None = None) -> Iterator[ProgressBar]:
     """Yield a bar on ``stream`` (default: standard error), and end its line after the block."""
-    shown = Progress(sys.stderr if stream is None else stream)
+    shown = ProgressBar(sys.stderr if stream is None else stream)
     try:
         yield shown
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from meshctl import discard
-from meshctl.progress import Progress, bar
+from meshctl.progress import ProgressBar, bar
 from meshfs.errors import DiskUnavailable
 from meshfs.limits import MIB
 from meshfs.program.control_client import NoAnswer
@@ -238,13 +238,13 @@ def test_the_bar_fits_into_the_line(part: float, columns: int, shown: str) -> No
 
 def test_the_bar_is_only_shown_on_a_terminal() -> None:
     log = io.StringIO()
-    shown = Progress(log)
+    shown = ProgressBar(log)
     shown.show(0.5, "half")
     shown.end()
     assert log.getvalue() == ""
     terminal = io.StringIO()
     terminal.isatty = lambda: True  # type: ignore[method-assign]
-    shown = Progress(terminal)
+    shown = ProgressBar(terminal)
     shown.show(0.1, "first")
     shown.show(0.2, "too soon")
     shown.show(1.0, "last")
