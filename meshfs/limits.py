@@ -619,8 +619,8 @@ ASK_DISK_TIMEOUT_S: Final = 0.5
 # While an owner is down, one such question in this time tries to reconnect, because the owner may just be back. Other
 # questions are answered at once with the last known time.
 ASK_DISK_AGAIN_S: Final = 1.0
-# The kernel may use names, and the attributes of all files but disks, for this long without asking again. It asks for
-# the attributes of a disk at each stat(2), because other nodes change the time of the last write.
+# The kernel may use names and attributes for this long without asking again. It asks for the attributes of a disk or an
+# enclosure at each stat(2), because other nodes change them. It asks for symlinks at each use, because disks move.
 FUSE_ATTRIBUTES_VALID_S: Final = 1.0
 # The kernel reads this much ahead of a sequential reader, so that 1 MiB is requested at once.
 FUSE_READ_AHEAD_KIB: Final = 1024

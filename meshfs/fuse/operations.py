@@ -36,7 +36,8 @@ These calls decide when data reaches the owner, and when it is on stable storage
                                     sends FUSE_SYNCFS only to virtiofs (fc->sync_fs).
     umount                          The mount's process flushes what was not flushed (`Initiator.settle`).
 
-The kernel checks the permission bits (default_permissions).
+The kernel checks the permission bits (default_permissions). enclosure_files.py says how the file of an enclosure
+behaves.
 """
 
 import errno
@@ -51,6 +52,7 @@ import trio
 
 from meshfs import limits
 from meshfs.fuse.callers import may_read_disks, sees_all
+from meshfs.fuse.enclosure_files import EnclosurePortOf, check_writable, open_enclosure
 from meshfs.fuse.errors import FuseError
 from meshfs.fuse.gone_pages import GonePages
 from meshfs.fuse.handles import DiskPort, OpenFile, OpenFiles, StatusHandle
@@ -64,8 +66,10 @@ from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.entries import (
     XATTR_OPEN_PREFIX,
     XATTR_PREFIX,
+    DeviceFile,
     Directory,
     DiskFile,
+    EnclosureFile,
     StatusFile,
     Symlink,
     TreeEntry,
@@ -95,6 +99,7 @@ class Operations:
         self,
         tree: MeshTree,
         port_of: Callable[[DiskInfo], DiskPort],
+        enclosure_port_of: EnclosurePortOf,
         status: Callable[[bool], bytes],
         files: OpenFiles,
         gone: GonePages,
@@ -110,6 +115,7 @@ class Operations:
         self._gone = gone
         self._tree = tree
         self._port_of = port_of
+        self._enclosure_port_of = enclosure_port_of
         self._status = status
         self._disk_gid = disk_gid
         self._numbers = itertools.count(1)
@@ -146,6 +152,9 @@ class Operations:
             self.files.by_number[number] = OpenFile(
                 StatusHandle(self._status(sees_all(caller.uid))), None, write_through=False
             )
+            return Opened(number, direct=True)
+        if isinstance(node, EnclosureFile):
+            self.files.by_number[number] = await open_enclosure(node, flags, self._enclosure_port_of)
             return Opened(number, direct=True)
         if not isinstance(node, DiskFile):
             raise FuseError(errno.EISDIR)
@@ -197,13 +206,15 @@ class Operations:
     async def setattr(self, inode: int, change: AttributeChange, fh: int | None, caller: Caller) -> Attributes:
         """Change what can be changed, and return the attributes.
 
-        A new size does not change them: it only decides which bytes read as zeros from now on.
+        A new size does not change them: it only decides which bytes of a disk read as zeros from now on.
         """
         node = self._node(inode)
         present = self._attributes(node)
         if change.protection:
             raise FuseError(errno.EPERM)
-        if change.size_bytes is not None:
+        if change.size_bytes is not None and isinstance(node, EnclosureFile):
+            check_writable(node, os.O_WRONLY)
+        elif change.size_bytes is not None:
             opened = self._truncating(inode, fh, caller)
             if opened is not None:
                 await self._truncate(opened, change.size_bytes)
@@ -277,13 +288,13 @@ class Operations:
         write(2).
         """
         node = self._tree.get(inode)
-        if isinstance(node, DiskFile) and name.startswith((b"user.", XATTR_OPEN_PREFIX)):
+        if isinstance(node, DeviceFile) and name.startswith((b"user.", XATTR_OPEN_PREFIX)):
             return node.xattrs().get(name.replace(XATTR_OPEN_PREFIX, XATTR_PREFIX, 1))
         return None
 
     def listxattr(self, inode: int, caller: Caller) -> list[bytes]:
         node = self._node(inode)
-        if not isinstance(node, DiskFile):
+        if not isinstance(node, DeviceFile):
             return []
         if may_read_disks(caller.uid, caller.gid, caller.pid, self._disk_gid):
             return list(node.xattrs())
@@ -320,8 +331,12 @@ class Operations:
                 preferred_io_bytes=max(BLOCK_BYTES, info.physical_block_size_bytes),
                 gid=self._disk_gid,
             )
+        if isinstance(node, EnclosureFile):
+            size_bytes = node.enclosure.info.size_bytes
+            return replace(common, attributes_valid_s=0, size_bytes=size_bytes, gid=self._disk_gid)
         if isinstance(node, Symlink):
-            return replace(common, size_bytes=len(node.target))
+            # A disk may move to another slot at any time, and a program that looks for it must find the right one.
+            return replace(common, name_valid_s=0, attributes_valid_s=0, size_bytes=len(node.target))
         if isinstance(node, Directory):
             return replace(common, links=node.links)
         return common

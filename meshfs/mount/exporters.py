@@ -6,6 +6,7 @@ from typing import Protocol
 import trio
 
 from meshfs.enclosure_info import EnclosureInfo
+from meshfs.fuse.enclosure_files import EnclosurePort
 from meshfs.fuse.handles import DiskPort
 from meshfs.initiator import ExporterState
 from meshfs.model import DiskInfo
@@ -38,6 +39,9 @@ class Exporters(Protocol):
     def exporters(self) -> Mapping[str, ExporterView]: ...
 
     def port(self, disk_id: str) -> DiskPort: ...
+
+    def enclosure(self, info: EnclosureInfo) -> EnclosurePort:
+        """Return the port of an enclosure. Raises OSError ENODEV if its node has left the cluster."""
 
     def status(self) -> list[RemoteExporterStatus]: ...
 

@@ -44,6 +44,7 @@ class Mount:
         self.operations = Operations(
             self.mesh.tree,
             lambda info: initiator.port(info.id),
+            initiator.enclosure,
             self.status.text,
             files,
             gone,

@@ -21,6 +21,7 @@ from meshfs.fuse.transfers import Transfers
 from meshfs.fuse.types import AttributeChange
 from meshfs.namespace.catalog import Catalog
 from meshfs.namespace.tree import ROOT_INODE, MeshTree
+from meshlab.fakes.enclosure_port import FakeEnclosurePort
 from meshlab.fakes.port import FakePort, fake_disk
 
 SIZE = 64 * 1024
@@ -43,7 +44,9 @@ class Bench:
         self.tree = MeshTree(["n1"], 1)
         self.tree.update(self.catalog.disks, 2)
         self.gone = GonePages()
-        self.operations = Operations(self.tree, lambda info: self.port, lambda whole: b"{}", OpenFiles(), self.gone)
+        self.operations = Operations(
+            self.tree, lambda info: self.port, FakeEnclosurePort, lambda whole: b"{}", OpenFiles(), self.gone
+        )
         self.path = f"/disk/by-id/{self.info.id}"
 
 

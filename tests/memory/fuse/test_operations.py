@@ -24,6 +24,7 @@ from meshfs.linux import ioprio
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.catalog import Catalog
 from meshfs.namespace.tree import ROOT_INODE, MeshTree
+from meshlab.fakes.enclosure_port import FakeEnclosurePort
 from meshlab.fakes.port import FakeHandle, FakePort, fake_disk
 
 SIZE = 64 * 1024
@@ -53,7 +54,13 @@ class Bench:
         self.tree = MeshTree(["n1"], 1)
         self.tree.update(self.catalog.disks, 2)
         self.operations = Operations(
-            self.tree, lambda info: self.ports[info.id], lambda whole: b"{}", OpenFiles(), GonePages(), **options
+            self.tree,
+            lambda info: self.ports[info.id],
+            FakeEnclosurePort,
+            lambda whole: b"{}",
+            OpenFiles(),
+            GonePages(),
+            **options,
         )
         self.transfers = Transfers(self.operations.files.by_number)
 

@@ -11,6 +11,7 @@ from meshfs.initiator import ExporterState
 from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.model import DiskInfo
 from meshfs.telemetry.documents import DiskIoDocument, RemoteExporterStatus
+from meshlab.fakes.enclosure_port import FakeEnclosurePort
 from meshlab.fakes.port import FakePort, fake_disk
 
 DISK_BYTES = 1 << 20
@@ -42,10 +43,14 @@ class FakeInitiator:
         self.on_change: Callable[[], None] = lambda: None
         self.exporters = {node.name: FakeExporter() for node in settings.config.nodes}
         self.ports: dict[str, FakePort] = {}
+        self.enclosures: dict[str, FakeEnclosurePort] = {}
         self._config = settings.config
 
     def port(self, disk_id: str) -> FakePort:
         return self.ports[disk_id]
+
+    def enclosure(self, info: EnclosureInfo) -> FakeEnclosurePort:
+        return self.enclosures.setdefault(info.id, FakeEnclosurePort(info))
 
     def status(self) -> list[RemoteExporterStatus]:
         return [_exporter_status(node, exporter.state.value) for node, exporter in self.exporters.items()]

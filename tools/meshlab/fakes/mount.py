@@ -33,6 +33,7 @@ from meshfs.fuse.pyfuse3_front.session import serve
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.catalog import Catalog
 from meshfs.namespace.tree import MeshTree
+from meshlab.fakes.enclosure_port import FakeEnclosurePort
 from meshlab.fakes.port import FakePort, fake_disk, fake_ports
 
 
@@ -88,6 +89,7 @@ async def _main(mountpoint: str, options: dict[str, object]) -> None:
     operations = Operations(
         tree,
         lambda info: ports[info.id],
+        FakeEnclosurePort,
         lambda whole: b'{"version":1}',
         OpenFiles(),
         GonePages(),
