@@ -17,7 +17,7 @@ from meshfs.cluster.config import Config
 from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.cluster.keys import Keyring
 from meshfs.enclosure_info import EnclosureInfo
-from meshfs.initiator.attached.enclosure import EnclosurePort
+from meshfs.initiator.attached.enclosure import RemoteEnclosure
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.initiator.remote.dialing import TcpWays, UnixWay, Ways
@@ -54,7 +54,7 @@ class Initiator:
         self._settings = settings
         self._ports: dict[str, Port] = {}
         # The ports of enclosures that are in use, by node and id.
-        self._enclosures: WeakValueDictionary[tuple[str, str], EnclosurePort] = WeakValueDictionary()
+        self._enclosures: WeakValueDictionary[tuple[str, str], RemoteEnclosure] = WeakValueDictionary()
         self._nursery: trio.Nursery | None = None
         self._pool = BufferPool()
         #: Is called when the state or the disks of an exporter changed. It must not await.
@@ -145,14 +145,14 @@ class Initiator:
             return port
         return self._ports[disk_id]
 
-    def enclosure(self, info: EnclosureInfo) -> EnclosurePort:
+    def enclosure(self, info: EnclosureInfo) -> RemoteEnclosure:
         """Return the port of an advertised enclosure. Raises OSError ENODEV if its node has left the cluster."""
         exporter = self.exporters.get(info.node)
         if exporter is None:
             raise OSError(errno.ENODEV, f"enclosure {info.id}: node {info.node} is not in the config any more")
         port = self._enclosures.get((info.node, info.id))
         if port is None or port.exporter is not exporter:
-            port = self._enclosures[info.node, info.id] = EnclosurePort(info.id, exporter, self._spawn)
+            port = self._enclosures[info.node, info.id] = RemoteEnclosure(info.id, exporter, self._spawn)
         return port
 
     async def settle(self) -> None:

@@ -3,20 +3,7 @@
 A reading is one CREATE, some READs and one CLOSE. The exporter reads the device at the CREATE, so all READs see one
 content. If the session is lost in between, the whole reading begins again.
 
-A control page is one CREATE, one WRITE and one CLOSE. What becomes of the page if its WRITE is not answered:
-
-    the WRITE was not sent, or the exporter      The page is sent again until the deadline, as it was not carried out.
-    refused it for now
-    its channel was lost, the session lasts      The WRITE is sent again in the same open, marked as a replay. The
-                                                 exporter lets the first one end, and refuses it if it comes later.
-    its session was lost                         The caller gets EIO. The page may have been carried out.
-    the deadline passed                          The caller gets ETIMEDOUT. No other page is sent before the exporter
-                                                 has closed the open, so an old page never lands over a newer one.
-
-A page that is carried out twice within one session does no harm. A page gives states ("the locate lamp of slot 7 is
-on") and not changes. The second time directly follows the first, and asks for the same states. The page has the
-generation of the configuration, so it cannot change other slots than it was made for. A new session may begin much
-later. Then somebody else may have changed the lamps, or an administrator the disks, so nothing is repeated by itself.
+control_page.py says how a control page is sent.
 
 The bounds are those of disks (failfast.py): a call ends within ``io_timeout_s``. If the exporter has been away for that
 long, a call fails at once.
@@ -34,8 +21,8 @@ import trio
 from meshfs import limits
 from meshfs.enclosure_info import EnclosureInfo, EnclosureState
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
+from meshfs.initiator.attached.control_page import ControlPage
 from meshfs.initiator.attached.outcomes import Meaning, meaning
-from meshfs.initiator.channel.slots import Slot
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.failfast import BlockedCall, ends_at
 from meshfs.initiator.session.commands import RemoteOpen, open_file
@@ -54,7 +41,7 @@ T = TypeVar("T")
 Spawn = Callable[[Callable[[], Any]], None]
 
 
-class EnclosurePort:
+class RemoteEnclosure:
     """Reads and controls the enclosure with the id ``enclosure_id`` of one exporter, for all its openers."""
 
     def __init__(self, enclosure_id: str, exporter: RemoteExporter, spawn: Spawn) -> None:
@@ -92,7 +79,7 @@ class EnclosurePort:
             await self._turn.acquire()
         if patience.cancelled_caught:
             raise self._timeout("write")
-        sending = _Page(page)
+        sending = ControlPage(page)
         try:
             await self._until_answered("write", deadline, functools.partial(self._control_once, sending))
         finally:
@@ -218,7 +205,9 @@ class EnclosurePort:
             raise OSError(errno.EIO, f"{self._name}: its file ends at {start} of {file.size_bytes} bytes")
         return bytes(data)
 
-    async def _control_once(self, page: "_Page", session: InitiatorSession, tree: TreeConnect, deadline: float) -> None:
+    async def _control_once(
+        self, page: ControlPage, session: InitiatorSession, tree: TreeConnect, deadline: float
+    ) -> None:
         page.begin(session)
         file = await self._create(session, tree, deadline, writable=True)
         try:
@@ -247,56 +236,3 @@ class EnclosurePort:
             session.fail(f"CLOSE was refused: {error}")
         finally:
             self._turn.release()
-
-
-class _Page:
-    """Holds a control page on its way, and what is known of its attempts."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        #: The session in which the page may have been carried out. It is None while that is impossible.
-        self._maybe_in: InitiatorSession | None = None
-        #: Is set while an attempt has no answer, so that the exporter may still carry it out.
-        self.unanswered = False
-        #: Is set if the port's turn is given up later than the call ends.
-        self.keeps_turn = False
-
-    def begin(self, session: InitiatorSession | None) -> None:
-        """Begin an attempt in ``session``. Raises OSError EIO if another session may have carried out the page."""
-        if self._maybe_in is not None and self._maybe_in is not session:
-            raise OSError(
-                errno.EIO, "the session was lost before the answer; the control page may have been carried out"
-            )
-
-    async def send(self, session: InitiatorSession, file: RemoteOpen, deadline: float) -> None:
-        """Send the page until it is answered. Raises StatusError, TimeoutError, or ChannelLost at the session's end."""
-        while True:
-            channel = session.any_channel()
-            if channel is None:
-                raise ChannelLost(session.why)
-            slot: Slot | None = None
-            try:
-                slot = channel.start_write(
-                    *(file.tree.tree_id, file.file_id, 0, self._data, deadline),
-                    write_through=False,
-                    replay=self.unanswered,
-                )
-                count: int = await slot
-            except StatusError as error:
-                if error.status == NtStatus.FILE_NOT_AVAILABLE:
-                    # A request with a later channel sequence has overtaken this one.
-                    await trio.sleep(limits.RETRY_DELAY_MAX_S)
-                    continue
-                # An answer to a replay comes when the earlier attempts have ended.
-                self.unanswered = False
-                raise
-            except BaseException as error:
-                if slot is not None and slot.sent:
-                    self.unanswered, self._maybe_in = True, session
-                if isinstance(error, ChannelLost) and not session.why:
-                    continue
-                raise
-            self.unanswered, self._maybe_in = False, None
-            if count != len(self._data):
-                raise OSError(errno.EIO, f"the exporter took {count} of {len(self._data)} bytes of a control page")
-            return

@@ -11,7 +11,7 @@ import trio
 
 from meshfs.enclosure_info import EnclosureState
 from meshfs.exporter.state.offered_enclosure import OfferedEnclosure
-from meshfs.initiator.attached.enclosure import EnclosurePort
+from meshfs.initiator.attached.enclosure import RemoteEnclosure
 from meshfs.initiator.remote import enclosure_news
 from meshfs.model import Access, IoClass
 from meshfs.ses.build import Bay
@@ -33,7 +33,7 @@ class Shelf:
         self.pair = pair
         self.rights: dict[str, Access] = {}
         self.device = FakeEnclosureDevice(bays)
-        self.port = EnclosurePort(ID, pair.session, pair.nursery.start_soon)
+        self.port = RemoteEnclosure(ID, pair.session, pair.nursery.start_soon)
         self.offered = self.offer()
 
     def offer(self) -> OfferedEnclosure:
@@ -93,7 +93,7 @@ async def test_an_exporter_without_the_share_is_followed_as_before(
     monkeypatch.setattr(enclosure_news, "SHARE_ENCLOSURES", "another")
     caplog.set_level("INFO")
     async with mesh_pair(tmp_path, io_timeout_s=T) as pair:
-        port = EnclosurePort(ID, pair.session, pair.nursery.start_soon)
+        port = RemoteEnclosure(ID, pair.session, pair.nursery.start_soon)
         await until(lambda: "exporter n1 does not list its enclosures" in caplog.text)
         assert await errno_of(port.read()) == errno.ENODEV
         handle = await pair.port.open(IoClass.APP, writable=True)
