@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
+from meshfs.ses.build import unbundle
+from meshfs.ses.configuration import ElementPlace, parse_configuration
+from meshfs.ses.page import PageCode
+from meshfs.ses.status import Lamps, pack_control, parse_status
 from meshlab.cluster.cluster import LocalCluster, LocalFolder
 from support.commands import until
 from support.direct import read_errno
@@ -215,6 +219,24 @@ def test_a_hot_plug_costs_nothing_at_other_disks_and_leaves_nothing_behind(clust
             assert len(os.pread(steady.fileno(), 4096, 0)) == 4096
     time.sleep(0.5)
     assert descriptors() <= before + 1
+
+
+def test_a_lamp_that_one_mount_switches_is_seen_on_the_other_and_by_the_owner(cluster: LocalCluster) -> None:
+    name = drop(cluster, "n1", "02-a.img")
+    await_slots(cluster, {"slot02": name})
+    here, there = (cluster.mountpoint(at) / "enclosure/by-node/n1/shelf" for at in ("n3", "n1"))
+    pages = unbundle(here.read_bytes())
+    configuration = parse_configuration(pages[PageCode.CONFIGURATION])
+    status = parse_status(pages[PageCode.STATUS], configuration)
+    page = pack_control(configuration, status, {ElementPlace(0, 1): Lamps(locate=True)})
+    fd = os.open(here, os.O_WRONLY)
+    try:
+        assert os.write(fd, page) == len(page)
+    finally:
+        os.close(fd)
+    until(lambda: b"locate" in os.getxattr(there, "user.meshfs.slot.slot02"), "the lamp is on", SHOWN_WITHIN_S)
+    assert b"locate" not in os.getxattr(there, "user.meshfs.slot.slot01")
+    assert there.read_bytes() == here.read_bytes()
 
 
 def test_disks_that_are_in_no_folder_are_in_the_bays_of_their_node(tmp_path: Path) -> None:
