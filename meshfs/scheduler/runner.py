@@ -15,6 +15,11 @@ a time, ``run`` never wakes.
 While a disk is gone or missing, its requests are refused. `refuse` answers all queued requests with an errno. Every
 request that comes before the next `serve` gets the same answer. A request at the disk ends when the disk answers it.
 
+While a disk is suspended, its runner is paused. `pause` bars `pump` until `resume`, by the flag that also keeps a pump
+out of another one, so that requests pay nothing for it. New requests wait in the queue, and can be cancelled there. If
+the device goes away and comes back meanwhile, the waiting requests stay in the queue. If the device is still away at
+`resume`, they are refused then.
+
 Invariants:
 
   - The runner knows a request from ``add`` until its ``on_done`` has returned, or until ``cancel`` has taken it back.
@@ -78,8 +83,13 @@ class Runner:
         self._now = now
         # Every request that the runner knows, with the caller's on_done. The request itself has the runner's meanwhile.
         self._callers: dict[DiskRequest, OnDone] = {}
-        self._pumping = False
+        # True while `pump` must return at once, because another pump is under way or the runner is paused.
+        self._barred = False
         self._again = False
+        #: Tells whether the runner is paused, so that nothing is sent to the disk.
+        self.paused = False
+        # The errno that `refuse` got while the runner was paused, or 0.
+        self._refusal_at_resume = 0
         # Calls a function in a later round of the event loop. If ``_later`` is None, there is no event loop, and a pump
         # does all work at once.
         self._later: Callable[[Callable[[], None]], None] | None = None
@@ -117,10 +127,10 @@ class Runner:
 
     def pump(self) -> None:
         """Send the requests that may go now. A call within a completion leaves that to the outer call."""
-        if self._pumping:
+        if self._barred:
             self._again = True
             return
-        self._pumping = True
+        self._barred = True
         until_s = 0.0
         try:
             self._again = True
@@ -139,7 +149,7 @@ class Runner:
                     until_s = until_s or batch[0].sent_s + limits.PUMP_S
                     self.disk.submit(batch)
         finally:
-            self._pumping = False
+            self._barred = False
 
     def _go_on_later(self, later: Callable[[Callable[[], None]], None]) -> None:
         if not self._later_asked:
@@ -151,19 +161,55 @@ class Runner:
         self.pump()
 
     def refuse(self, number: int) -> None:
-        """Answer all queued requests, and every request that comes before ``serve``, with -``number``."""
+        """Answer all queued requests, and every request that comes before ``serve``, with -``number``.
+
+        While the runner is paused, its requests wait nevertheless, and are refused at `resume`.
+        """
+        if self.paused:
+            self._refusal_at_resume = number
+            return
         self._refusal = number
         self._refused += self._cancel_queued()
         self.pump()
 
     def serve(self, disk: Disk, queue: Queue | None = None) -> None:
-        """Serve requests by ``disk``. No request may be in flight. ``queue``, if given, replaces the present queue."""
-        assert not self._callers
+        """Serve requests by ``disk``. No request may be in flight. ``queue``, if given, replaces the present queue.
+
+        If requests wait because the runner is paused, their queue stays.
+        """
+        assert len(self._callers) == len(self.queue), "requests are at the disk before"
+        assert queue is None or queue is self.queue or not self._callers, "another queue would lose what waits"
         self.disk = disk
         # A comparison with None is needed, because an empty queue has length 0 and counts as false.
         if queue is not None:
             self.queue = queue
-        self._refusal = 0
+        self._refusal = self._refusal_at_resume = 0
+
+    def pause(self) -> None:
+        """Send nothing to the disk until `resume`. Requests at the disk end when the disk answers them.
+
+        A pump must not be under way.
+        """
+        if self.paused:
+            return
+        if self._refused:
+            self.pump()
+        assert not self._barred, "a pump is under way"
+        self.paused = self._barred = True
+        self._refusal_at_resume, self._refusal = self._refusal, 0
+        self.queue.paused()
+
+    def resume(self) -> None:
+        """Send the requests that waited. If the disk is away, refuse them instead."""
+        if not self.paused:
+            return
+        self.paused = self._barred = False
+        self.queue.resumed(self._now())
+        number, self._refusal_at_resume = self._refusal_at_resume, 0
+        if number:
+            self.refuse(number)
+        else:
+            self.pump()
 
     def _answer_refused(self) -> None:
         refused, self._refused = self._refused, []
@@ -212,7 +258,7 @@ class Runner:
             self.on_fault(request, error)
         if self._idle_waits:
             self._tell_idle_waits(request)
-        if self._pumping:
+        if self._barred:
             self._again = True
         elif self._refused or len(self.queue):
             self.pump()
@@ -237,9 +283,10 @@ class Runner:
     async def wait_idle(self) -> None:
         """Wait until every request that is known here now is done.
 
-        Later requests do not count. Cancelling the wait leaves the requests as they are.
+        Later requests do not count, nor do those that a paused runner holds back. Cancelling the wait leaves the
+        requests as they are.
         """
-        pending = set(self._callers)
+        pending = {request for request in self._callers if not self.paused or request.sent_s != NEVER_S}
         if not pending:
             await trio.lowlevel.checkpoint()
             return

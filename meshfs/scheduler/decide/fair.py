@@ -360,6 +360,12 @@ class FairQueue:
         for flow in held:
             self._next_head(flow, now)
 
+    def paused(self) -> None:
+        self._observer.pause()
+
+    def resumed(self, now: float) -> None:
+        self._observer.resume(now)
+
     # --- status ------------------------------------------------------------------------
 
     def flows(self, now: float) -> list[FlowState]:

@@ -58,6 +58,12 @@ class Queue(Protocol):
     def cancel(self, request: DiskRequest) -> bool:
         """Take out a request that was not popped yet. Return False if the request is not in the queue."""
 
+    def paused(self) -> None:
+        """Stop measuring the disk, because ``pop`` is not called from now on. ``add``, ``done`` and ``cancel`` are."""
+
+    def resumed(self, now: float) -> None:
+        """Measure the disk again, because ``pop`` is called again. The pause must not count as the disk's time."""
+
     def flows(self, now: float) -> list[FlowState]:
         """Return every known flow, also the flows that became idle a short while ago."""
 
@@ -120,6 +126,12 @@ class FifoQueue:
         self._waiting.popleft()
         drop_cancelled(self._waiting, self._cancelled)
         return True
+
+    def paused(self) -> None:
+        """Do nothing. This queue measures nothing."""
+
+    def resumed(self, now: float) -> None:
+        """Do nothing. This queue measures nothing."""
 
     def flows(self, now: float) -> list[FlowState]:
         waiting = [request for request in self._waiting if request not in self._cancelled]

@@ -69,6 +69,14 @@ class Observer:
         """Note that the idle disk gets its first request."""
         self._busy_since_s = now
 
+    def pause(self) -> None:
+        """Close no window before `resume`, because the disk is given less than it could do."""
+        self._end_s = inf
+
+    def resume(self, now: float) -> None:
+        """Begin a window, and drop what was counted since the last one ended."""
+        self._begin(now)
+
     def held_back(self, *, depth: bool) -> None:
         """Note that a request waits because the depth is reached, or because the budget is if ``depth`` is False."""
         self._held_back = True

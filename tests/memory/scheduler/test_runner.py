@@ -187,6 +187,59 @@ async def test_waiting_for_idle_ignores_later_requests_and_may_be_cancelled() ->
     assert len(done) == 2
 
 
+async def test_a_paused_runner_sends_nothing_and_sends_all_when_it_is_resumed() -> None:
+    runner, disk = make_runner(2)
+    disk.stall()
+    done: list[DiskRequest] = []
+    requests = [make(done, offset=index * 512) for index in range(6)]
+    for request in requests[:4]:
+        runner.submit(request)
+    runner.pause()
+    runner.pause()
+    for request in requests[4:]:
+        runner.submit(request)
+    async with trio.open_nursery() as nursery:
+        # Only the requests at the disk count.
+        nursery.start_soon(runner.wait_idle)
+        await trio.testing.wait_all_tasks_blocked()
+        disk.release()
+    assert done == requests[:2]
+    assert (runner.status().queued, runner.status().in_flight, disk.completed) == (4, 0, 2)
+    assert runner.cancel(requests[2])
+    assert runner.oldest_s() is None, "what waits is not at the device, so the device does not hang"
+    runner.resume()
+    assert done == [*requests[:2], *requests[3:]]
+    assert {request.result for request in done} == {512}
+    runner.resume()
+
+
+async def test_a_disk_that_goes_and_comes_while_its_runner_is_paused_costs_no_request() -> None:
+    runner, _ = make_runner(2)
+    done: list[DiskRequest] = []
+    runner.pause()
+    runner.submit(make(done))
+    runner.refuse(errno.EIO)
+    runner.submit(make(done))
+    assert not done
+    again = MemoryDisk(MIB)
+    runner.serve(again, runner.queue)
+    assert not done
+    runner.resume()
+    assert ([request.result for request in done], again.completed) == ([512, 512], 2)
+
+
+async def test_a_disk_that_is_away_when_its_runner_is_resumed_refuses_what_waited() -> None:
+    runner, _ = make_runner(2)
+    done: list[DiskRequest] = []
+    runner.refuse(errno.EIO)
+    runner.pause()
+    runner.submit(make(done))
+    assert not done, "a disk that was away before waits too"
+    runner.resume()
+    runner.submit(make(done))
+    assert [request.result for request in done] == [-errno.EIO, -errno.EIO]
+
+
 class PacedQueue(FifoQueue):
     """Lets one request go each second."""
 
