@@ -69,13 +69,14 @@ class Access(enum.StrEnum):
 
 
 class DiskState(enum.StrEnum):
-    """Names the state of a disk as its exporter observes it. Every state except OK is a problem.
+    """Names the state of a disk as its exporter announces it. Every state except OK is a problem.
 
     OK          I/O succeeds
     FAILING     the device answered its last I/Os with errors
     GONE        the device went away while it was served
     MISSING     the disk is configured, but could not be opened yet, or cannot be opened any more
-    SUSPENDED   reserved
+    SUSPENDED   an administrator suspended the disk, so its I/O waits
+    DRAINED     an administrator drained the disk, or its exporter is stopping: nothing new is sent to its device
     """
 
     OK = "ok"
@@ -83,6 +84,7 @@ class DiskState(enum.StrEnum):
     GONE = "gone"
     MISSING = "missing"
     SUSPENDED = "suspended"
+    DRAINED = "drained"
 
 
 @dataclass(frozen=True, slots=True)

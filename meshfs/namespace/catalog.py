@@ -9,13 +9,18 @@ from dataclasses import replace
 
 from meshfs import limits
 from meshfs.model import DiskInfo, DiskState
-from meshfs.namespace.merging import CatalogEntry, Merging, Terms
+from meshfs.namespace.merging import STATE_ABSENT, CatalogEntry, Merging, Terms
 
 
 class CatalogDisk(CatalogEntry[DiskInfo]):
     """Describes one disk of the cluster."""
 
     __slots__ = ()
+
+    @property
+    def state(self) -> str:
+        """Return the state. The drained disk of an exporter that was stopped on purpose is not absent, but drained."""
+        return self.info.state if self.present or self.info.state is DiskState.DRAINED else STATE_ABSENT
 
 
 class Catalog(Merging[DiskInfo, CatalogDisk]):

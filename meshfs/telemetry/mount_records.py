@@ -47,6 +47,11 @@ class MountDiskRecord(DiskRecord):
         return f"{self.node or exporter}/{self.name or self.id}"
 
     @property
+    def shown_state(self) -> str:
+        """Return the state for people: "away" if no exporter offers the disk now, unless it was drained before."""
+        return self.state if self.present or self.state == "drained" else "away"
+
+    @property
     def counter(self) -> str:
         """Return the disk's name among the counters in "recent"."""
         return self.id or self.name

@@ -19,7 +19,7 @@ Finder = Callable[[FindingsRecord], Iterator[Finding]]
 #: States of a path that should have a channel but has none. A path that the plan keeps in reserve is "idle".
 _BROKEN_PATH: Final = ("connecting", "down")
 #: The states that have their own rules. Any other state except "ok" is unknown.
-DISK_STATES: Final = ("failing", "gone", "missing", "suspended")
+DISK_STATES: Final = ("failing", "gone", "missing", "suspended", "drained")
 
 
 # --- disks, in both documents ---------------------------------------------------------------
@@ -111,7 +111,7 @@ def exporter_away(document: MountRecord) -> Iterator[Finding]:
     disks = Counter(disk.node for disk in document.disks)
     for exporter in document.exporters:
         state, away_s = exporter.state or "in an unknown state", exporter.out_of_reach_s
-        if state == "connected":
+        if state in ("connected", "drained"):
             continue
         since = "" if away_s is None else f" for {away_s:.0f} s"
         waits = len(exporter.waiting)
@@ -119,6 +119,17 @@ def exporter_away(document: MountRecord) -> Iterator[Finding]:
         reach = f"{disks[exporter.node]} disks are out of reach, {use}"
         text = f"it is {state}{since}{_because(exporter.why)}; {reach}"
         yield f"exporter {exporter.node}", f"{text}; look at meshfsd on that node and at `meshctl paths`"
+
+
+def exporter_drained(document: MountRecord) -> Iterator[Finding]:
+    """Find exporters that were stopped on purpose, after their disks were drained."""
+    disks = Counter(disk.node for disk in document.disks)
+    for exporter in document.exporters:
+        if exporter.state == "drained":
+            since = "" if exporter.out_of_reach_s is None else f" for {exporter.out_of_reach_s:.0f} s"
+            use = "I/O to them fails at once" if exporter.failing_fast else f"{len(exporter.waiting)} calls wait for it"
+            text = f"it was drained, and has been stopped{since}; {disks[exporter.node]} disks are out of reach, {use}"
+            yield f"exporter {exporter.node}", f"{text}; start meshfsd on that node when its work there is done"
 
 
 def io_waits(document: MountRecord) -> Iterator[Finding]:

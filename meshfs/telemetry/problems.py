@@ -82,7 +82,8 @@ _COMMON: Final[tuple[Rule[FindingsRecord], ...]] = (
     Rule("disk-failing", _ERROR, find.disk_in_state("failing", "replace it, or repair what is below it")),
     Rule("disk-gone", _ERROR, find.disk_in_state("gone", "it is claimed again when the device is back")),
     Rule("disk-missing", _ERROR, find.disk_in_state("missing", "it is claimed as soon as it can be opened")),
-    Rule("disk-suspended", _WARNING, find.disk_in_state("suspended", "its I/O waits")),
+    Rule("disk-suspended", _WARNING, find.disk_in_state("suspended", "its I/O waits; meshctl resume there ends that")),
+    Rule("disk-drained", _WARNING, find.disk_in_state("drained", "it is not served; meshctl resume there ends that")),
     Rule("disk-state", _ERROR, find.disk_in_unknown_state),
     Rule("disk-errors", _ERROR, find.disk_errors),
     Rule("config-broken", _WARNING, find.config_broken),
@@ -95,6 +96,7 @@ _COMMON: Final[tuple[Rule[FindingsRecord], ...]] = (
 # fmt: off
 MOUNT_RULES: Final[tuple[Rule[MountRecord], ...]] = (
     Rule("exporter-away", _ERROR, find.exporter_away),
+    Rule("exporter-drained", _WARNING, find.exporter_drained),
     Rule("io-waits", _ERROR, find.io_waits),
     Rule("disk-hangs", _ERROR, find.disk_hangs_here),
     Rule("path-down", _WARNING, find.path_down),

@@ -93,9 +93,7 @@ class Attempts:
         if op == PROBE:
             return deadline
         disk = self._disk
-        return disk.answers.ends_at(
-            ends_at(deadline, disk.io_timeout_s, self._exporter.away_since_s), disk.io_timeout_s
-        )
+        return disk.answers.ends_at(ends_at(deadline, disk.io_timeout_s, disk.away_since_s), disk.io_timeout_s)
 
     def _raise_refusal(self, op: str) -> None:
         self.shared.raise_ended()
@@ -108,7 +106,10 @@ class Attempts:
     def _timeout(self) -> TimeoutError:
         exporter = self._exporter
         why = f"exporter {exporter.node} is {exporter.state.value} ({exporter.why})" if exporter.why else "no answer"
-        if not exporter.why and self._disk.answers.hung(trio.current_time(), self._disk.io_timeout_s):
+        if not exporter.why and self._disk.silent_on_purpose:
+            latest = self._disk.latest()
+            why = f"the disk is {latest.state}: {latest.why}"
+        elif not exporter.why and self._disk.answers.hung(trio.current_time(), self._disk.io_timeout_s):
             why = "the disk hangs, so calls fail at once until it answers"
         return TimeoutError(errno.ETIMEDOUT, f"disk {self._disk.info.name}: {why}")
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 async def ask_disk(disk: PortOfOpens, attempts: Attempts, session: InitiatorSession) -> None:
-    """Read one block, and return when the disk has answered anything, or when its session has ended.
+    """Read one block, and return when the disk has answered anything, is suspended, or its session has ended.
 
     The open is kept until then, even if its last handle is closed.
     """
@@ -27,7 +27,7 @@ async def ask_disk(disk: PortOfOpens, attempts: Attempts, session: InitiatorSess
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_probe, attempts, nursery.cancel_scope)
-            while exporter.session is session and answers.held:
+            while exporter.session is session and answers.held and not disk.silent_on_purpose:
                 # The disk has answered an earlier call. While it is fenced, a write is still unanswered.
                 if answers.last_s > asked_at_s and not disk.fences:
                     break
@@ -38,7 +38,7 @@ async def ask_disk(disk: PortOfOpens, attempts: Attempts, session: InitiatorSess
         answers.well(trio.current_time())
         if exporter.hung_disks.pop(disk.info.name, None) is not None:
             logger.info(
-                "disk %s answers again, or its session has ended; calls wait for its answers from now on",
+                "disk %s answers again, is suspended, or its session has ended; calls wait for its answers from now on",
                 disk.info.name,
             )
         shared.keep(False)

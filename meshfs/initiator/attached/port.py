@@ -33,7 +33,7 @@ from meshfs.initiator.attached.written import WrittenTime
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.failfast import Answers
 from meshfs.loop.worker import enter_trio
-from meshfs.model import Access, DiskInfo, IoClass
+from meshfs.model import Access, DiskInfo, DiskState, IoClass
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +72,9 @@ class Port:
         while True:
             attempts = self._opens[io_class]
             shared = attempts.shared
+            if self.latest().state is DiskState.DRAINED:
+                # The exporter has closed the open that other handles share, or soon will, and decides about this one.
+                shared.remake()
             handle = Handle(self, attempts, writable=writable)
             shared.add(handle)
             try:
@@ -101,11 +104,30 @@ class Port:
             return
         if not isinstance(error, TimeoutError):
             self.answers.last_s = now
-        elif exporter.session is not None and self.answers.timed_out(
-            start_s, exporter.since_s, now, fenced=self.fences > 0
+        elif (
+            exporter.session is not None
+            and not self.silent_on_purpose
+            and self.answers.timed_out(start_s, self._silent_from_s(), now, fenced=self.fences > 0)
         ):
             self.update_opens()
             self.spawn(functools.partial(ask_disk, self, attempts, exporter.session))
+
+    @property
+    def away_since_s(self) -> float | None:
+        """Return since when the exporter is away, or the disk is drained, or None."""
+        exporter = self.exporter
+        drained_s, away_s = exporter.on_purpose.drained_since_s.get(self.info.name), exporter.away_since_s
+        return away_s if drained_s is None else drained_s if away_s is None else min(drained_s, away_s)
+
+    @property
+    def silent_on_purpose(self) -> bool:
+        """Return whether an administrator has suspended or drained the disk."""
+        return self.exporter.on_purpose.is_silent(self.info.name)
+
+    def _silent_from_s(self) -> float:
+        """Return the earliest time from which the disk's silence can be a hang."""
+        exporter = self.exporter
+        return max(exporter.since_s, exporter.on_purpose.resumed_s.get(self.info.name, exporter.since_s))
 
     def opened(self, info: DiskInfo) -> None:
         """Take the facts of the disk that the exporter gives at a flush, or at a new open before the open is used."""

@@ -67,6 +67,14 @@ class PortOfOpens(Protocol):
     #: The number of opens of the disk that are fenced now. Unless it is 0, nothing may be sent to the disk.
     fences: int
 
+    @property
+    def away_since_s(self) -> float | None:
+        """Return since when the exporter is away, or the disk is drained, or None."""
+
+    @property
+    def silent_on_purpose(self) -> bool:
+        """Return whether an administrator has suspended or drained the disk."""
+
     def latest(self) -> DiskInfo:
         """Return the last facts of the disk that the exporter advertised."""
 
@@ -242,9 +250,9 @@ class SharedOpen:
         """Adapt the open to a session that began or ended, or whose channels changed."""
         self._forget_lanes()
         self.forget_if_ended()
-        if self._away_since_s != self._exporter.away_since_s:
+        if self._away_since_s != self._disk.away_since_s:
             # Calls that wait have another deadline now (failfast.py). A failed attempt to connect does not change it.
-            self._away_since_s = self._exporter.away_since_s
+            self._away_since_s = self._disk.away_since_s
             self._wake()
         self._poke.set()
 

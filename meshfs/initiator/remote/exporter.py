@@ -24,6 +24,7 @@ from meshfs.initiator.remote.ended import EndedChannels
 from meshfs.initiator.remote.failfast import BlockedCall, silence_max_s
 from meshfs.initiator.remote.joining import Joining
 from meshfs.initiator.remote.news import News
+from meshfs.initiator.remote.on_purpose import OnPurpose
 from meshfs.initiator.remote.path_keeper import PathKeeper
 from meshfs.initiator.remote.paths import Paths
 from meshfs.initiator.remote.plan import Path
@@ -74,6 +75,8 @@ class RemoteExporter:
         self.waiting: set[BlockedCall] = set()
         #: The exporter's disks that hang, by name, each with the start of the hang. Calls of these disks fail at once.
         self.hung_disks: dict[str, float] = {}
+        #: The disks that do not answer because an administrator suspended or drained them.
+        self.on_purpose = OnPurpose()
         #: Is called when the session, or a channel of it, begins or ends.
         self.listeners: list[Callable[[], None]] = []
         #: The number of attempts that failed, and of channels that were lost.
@@ -134,7 +137,8 @@ class RemoteExporter:
 
     def remove(self) -> None:
         """Close the channels and forget disks and enclosures, because the node no longer belongs to the cluster."""
-        self.disks, self.enclosures = (), ()
+        self._set_disks(())
+        self.enclosures = ()
         self._scope.cancel()
         self._enter(ExporterEvent.REMOVED, "the config does not have this node any more")
 
@@ -174,8 +178,15 @@ class RemoteExporter:
     def take_disks(self, disks: tuple[DiskInfo, ...]) -> None:
         """Take the list of disks that the exporter advertises now."""
         if disks != self.disks:
-            self.disks = disks
+            self._set_disks(disks)
             self._on_change()
+
+    def _set_disks(self, disks: tuple[DiskInfo, ...]) -> None:
+        self.disks = disks
+        if self.on_purpose.take(disks, trio.current_time()):
+            # Calls that wait have another deadline now.
+            for listener in self.listeners:
+                listener()
 
     def take_enclosures(self, enclosures: tuple[EnclosureInfo, ...]) -> None:
         """Take the list of enclosures that the exporter advertises now. Calls that wait look at the list again."""
@@ -193,7 +204,7 @@ class RemoteExporter:
         """Use a new session, whose login succeeded and which has its first channel."""
         self.session = session
         self.away_since_s = None
-        self.disks = disks
+        self._set_disks(disks)
         self.spawn(self.news.follow, session)
         self._enter(ExporterEvent.LOGGED_IN, "")
         logger.info(
@@ -210,7 +221,7 @@ class RemoteExporter:
             if session.why == CLOSED:
                 self._enter(ExporterEvent.LOST, CLOSED)
             else:
-                self._down(ExporterEvent.LOST, session.why)
+                self._down(ExporterEvent.LEFT if self.on_purpose.is_leaving else ExporterEvent.LOST, session.why)
             return
         where = f"{channel.transport.local} to {channel.transport.remote}"
         level = logging.INFO if channel.why == CLOSED else logging.WARNING
@@ -221,8 +232,10 @@ class RemoteExporter:
         self.channels_changed()
 
     def _down(self, event: ExporterEvent, why: str) -> None:
-        if self.state is not ExporterState.DOWN or self.why != why:
-            logger.warning("exporter %s is down: %s", self.node, why)
+        state = next_state(EXPORTER, self.state, event)
+        if self.state is not state or self.why != why:
+            level = logging.INFO if state is ExporterState.DRAINED else logging.WARNING
+            logger.log(level, "exporter %s is %s: %s", self.node, state.value, why)
         self._enter(event, why)
 
     def _enter(self, event: ExporterEvent, why: str) -> None:

@@ -6,6 +6,8 @@ sector by sector, would still wait for T at every call. So the bound counts once
     the exporter is                                     a call that waits for it ends
     connected                                           at the call's own deadline
     away since A                                        at A + T; a call that begins later fails at once
+    connected, and the disk is drained since A          the same
+    connected, and the disk is suspended                at the call's own deadline; the disk never counts as hung
 
     the exporter is connected, and its disk             a call that begins ends
     answered something since each call of it began      at the call's own deadline
@@ -39,7 +41,10 @@ class BlockedCall:
 
 
 def ends_at(deadline: float, io_timeout_s: float, away_since_s: float | None) -> float:
-    """Return when a call that waits for its exporter ends. ``away_since_s`` is None while the exporter is connected."""
+    """Return when a call that waits for its exporter ends.
+
+    ``away_since_s`` is None while the exporter is connected and the disk is not drained.
+    """
     return deadline if away_since_s is None else min(deadline, away_since_s + io_timeout_s)
 
 
@@ -74,7 +79,8 @@ class Answers:
     def timed_out(self, start_s: float, connected_since_s: float, now: float, *, fenced: bool) -> bool:
         """Judge by a call that timed out while the exporter is connected. Return whether this starts to hold calls.
 
-        The call began at ``start_s``. ``fenced`` says that nothing can be sent until a write that was given up ends.
+        The call began at ``start_s``. The exporter is connected, and the disk not suspended, since
+        ``connected_since_s``. ``fenced`` says that nothing can be sent until a write that was given up ends.
         """
         if self.suspected_at_s is not None or (self.last_s > start_s and not fenced):
             return False

@@ -3,12 +3,16 @@
 Theory. An exporter is CONNECTED exactly while there is a session, which is one login and at least one channel. A
 path is CONNECTED while its own channel belongs to that session. So there are two machines. The first of several paths
 logs in, and makes both itself and the exporter CONNECTED. The other paths are bound. The exporter leaves CONNECTED
-when its last channel has ended, even if other paths are still being tried.
+when its last channel has ended, even if other paths are still being tried. If all its disks were drained before, that
+was on purpose, and the exporter is DRAINED instead of DOWN.
 
                    LOGGED_IN                LOST, REMOVED
     exporter:  CONNECTING ------> CONNECTED ------> DOWN (FAILED: again and again)
-                   |                  ^              ^ |
-                   |                  +--LOGGED_IN---|-+
+                   |                | ^              ^ |
+                   |                | +--LOGGED_IN---|-+
+                   |                |                |
+                   |                | LEFT           | REMOVED
+                   |                +-----------> DRAINED (FAILED: again and again; LOGGED_IN leads to CONNECTED)
                    +------- FAILED, REMOVED ---------+
 
                  TRY                BOUND
@@ -39,6 +43,8 @@ class ExporterState(enum.Enum):
     CONNECTED = "connected"
     #: There is no channel, and the paths go on trying.
     DOWN = "down"
+    #: There is no channel, because the exporter was stopped after all its disks were drained. The paths go on trying.
+    DRAINED = "drained"
 
 
 class ExporterEvent(enum.Enum):
@@ -50,6 +56,8 @@ class ExporterEvent(enum.Enum):
     FAILED = enum.auto()
     #: The session has lost its last channel.
     LOST = enum.auto()
+    #: The session has lost its last channel after all disks of the exporter were drained.
+    LEFT = enum.auto()
     #: The config no longer has the node.
     REMOVED = enum.auto()
 
@@ -93,6 +101,7 @@ EXPORTER: Final[Mapping[ExporterState, Mapping[ExporterEvent, ExporterState]]] =
     },
     _E.CONNECTED: {
         _EE.LOST: _E.DOWN,
+        _EE.LEFT: _E.DRAINED,
         _EE.REMOVED: _E.DOWN,
     },
     _E.DOWN: {
@@ -100,6 +109,11 @@ EXPORTER: Final[Mapping[ExporterState, Mapping[ExporterEvent, ExporterState]]] =
         _EE.FAILED: _E.DOWN,
         # A removed exporter is down before its session has ended.
         _EE.LOST: _E.DOWN,
+        _EE.REMOVED: _E.DOWN,
+    },
+    _E.DRAINED: {
+        _EE.LOGGED_IN: _E.CONNECTED,
+        _EE.FAILED: _E.DRAINED,
         _EE.REMOVED: _E.DOWN,
     },
 }

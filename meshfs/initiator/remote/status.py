@@ -1,10 +1,15 @@
 """Makes the part of a mount's status document about exporters and paths, which `meshctl paths` shows."""
 
+from typing import Final
+
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.path_keeper import PathKeeper
 from meshfs.initiator.remote.states import ExporterState, PathState
 from meshfs.telemetry.documents import ChannelStatus, PathStatus, RemoteExporterStatus
+
+#: The states in which the next attempt to connect has a time.
+_AWAY: Final = (ExporterState.DOWN, ExporterState.DRAINED)
 
 
 def exporter_status(exporter: RemoteExporter, now: float) -> RemoteExporterStatus:
@@ -18,7 +23,7 @@ def exporter_status(exporter: RemoteExporter, now: float) -> RemoteExporterStatu
         "state": exporter.state.value,
         "why": exporter.why,
         "since_s": round(now - exporter.since_s, 3),
-        "retry_in_s": None if exporter.state is not ExporterState.DOWN else _left(retry_at, now),
+        "retry_in_s": None if exporter.state not in _AWAY else _left(retry_at, now),
         "away_s": None if away_s is None else round(away_s, 3),
         "failing_fast": away_s is not None and away_s >= exporter.io_timeout_s,
         "hung_disks": [

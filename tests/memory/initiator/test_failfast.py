@@ -4,6 +4,7 @@ import errno
 import functools
 from collections.abc import Awaitable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from meshfs.disk.base import Op
 from meshfs.exporter.serving.link import Link
 from meshfs.initiator.remote.dialing import UnixWay
 from meshfs.initiator.remote.exporter import RemoteExporter
+from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.limits import MIB
-from meshfs.model import IoClass
+from meshfs.model import DiskState, IoClass
 from meshfs.smb.auth import Login
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
 from support.waiting import until
@@ -224,7 +226,8 @@ async def test_a_hung_disk_is_asked_on_though_its_last_handle_is_closed(
         await handle.close()
         exporter = pair.exporter.exporter
         assert exporter is not None
-        await until(lambda: all(len(session.opens) == 1 for session in exporter.sessions.values()))
+        (disk,) = exporter.disks.all()
+        await until(lambda: not disk.opens)
 
 
 async def test_a_disk_that_is_merely_slow_fails_no_call_before_its_own_bound(
@@ -259,3 +262,109 @@ async def test_a_disk_with_one_bad_spot_serves_the_rest(tmp_path: Path, autojump
         assert (await timed(handle.read(0, 512)))[0] == errno.ETIMEDOUT
         assert await timed(handle.read(4096, 512)) == (0, pytest.approx(0, abs=LATE_S))
         assert not pair.session.hung_disks
+
+
+def announce(pair: Pair, state: DiskState) -> None:
+    """Let the exporter announce its disk in that state."""
+    exporter = pair.exporter.exporter
+    assert exporter is not None
+    (disk,) = exporter.disks.all()
+    disk.takes_opens = state is not DiskState.DRAINED
+    disk.update(replace(disk.info, state=state, why="on purpose"))
+    exporter.disks.modified(disk)
+
+
+async def test_each_call_of_a_suspended_disk_waits_for_its_own_bound_and_the_disk_never_hangs(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        exporter = pair.exporter.exporter
+        assert exporter is not None
+        (disk,) = exporter.disks.all()
+        disk.runner.pause()
+        announce(pair, DiskState.SUSPENDED)
+        await until(lambda: pair.port.silent_on_purpose)
+        for call in (handle.read(0, 512), handle.write(0, bytes(512)), handle.read(0, 512), handle.flush()):
+            assert await timed(call) == (errno.ETIMEDOUT, pytest.approx(T, abs=LATE_S))
+            assert not pair.port.answers.held
+        assert not pair.session.hung_disks
+        results: list[tuple[int, float]] = []
+
+        async def write() -> None:
+            results.append(await timed(handle.write(0, bytes(512))))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await trio.sleep(T - 1)
+            disk.runner.resume()
+            announce(pair, DiskState.OK)
+        assert results == [(0, pytest.approx(T - 1, abs=LATE_S))]
+        await until(lambda: not pair.port.silent_on_purpose)
+        # From now on the disk may hang again.
+        pair.exporter.disk.stall()
+        assert (await timed(handle.read(0, 512)))[0] == errno.ETIMEDOUT
+        assert pair.port.answers.held
+        pair.exporter.disk.release()
+
+
+async def test_a_hung_disk_that_is_suspended_is_not_probed_and_its_calls_wait_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        pair.exporter.disk.stall()
+        assert (await timed(handle.read(0, 512)))[0] == errno.ETIMEDOUT
+        await trio.sleep(T)
+        await at_once(handle.read(0, 512))
+        announce(pair, DiskState.SUSPENDED)
+        await until(lambda: not pair.port.answers.held)
+        assert not pair.session.hung_disks
+        assert await timed(handle.read(0, 512)) == (errno.ETIMEDOUT, pytest.approx(T, abs=LATE_S))
+        pair.exporter.disk.release()
+
+
+async def test_a_drained_disk_is_away_since_it_was_drained(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        exporter = pair.exporter.exporter
+        assert exporter is not None
+        (disk,) = exporter.disks.all()
+        announce(pair, DiskState.DRAINED)
+        exporter.disks.end_opens(disk)
+        await until(lambda: pair.port.silent_on_purpose)
+        drained_s = trio.current_time()
+        await trio.sleep(1)
+        assert (await timed(pair.port.open(IoClass.APP, writable=True)))[0] == errno.ENXIO
+        with pytest.raises(TimeoutError, match="the disk is drained: on purpose"):
+            await handle.read(0, 512)
+        assert trio.current_time() - drained_s == pytest.approx(T, abs=LATE_S)
+        await at_once(handle.write(0, bytes(512)))
+        assert not pair.session.hung_disks
+        announce(pair, DiskState.OK)
+        await until(lambda: not pair.port.silent_on_purpose)
+        assert (await timed(handle.write(0, bytes(512))))[0] == 0
+
+
+@pytest.mark.parametrize("drained", [True, False])
+async def test_an_exporter_that_was_drained_before_it_ended_is_not_down(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, drained: bool
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        if drained:
+            announce(pair, DiskState.DRAINED)
+            exporter = pair.exporter.exporter
+            assert exporter is not None
+            assert not exporter.disk_watchers.all_informed
+            await until(lambda: pair.session.on_purpose.is_leaving)
+            assert exporter.disk_watchers.all_informed
+        await pair.exporter.stop()
+        await until(lambda: pair.session.session is None)
+        await trio.sleep(1)
+        assert pair.session.state is (ExporterState.DRAINED if drained else ExporterState.DOWN)
+        assert (exporter_status(pair.session, trio.current_time())["retry_in_s"] is None) is False
+        await pair.nursery.start(pair.exporter.run)
+        await pair.connected()
+        await until(lambda: not pair.session.on_purpose.is_leaving)

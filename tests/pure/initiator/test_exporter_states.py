@@ -80,5 +80,5 @@ def test_what_cannot_happen_is_an_error(table: Mapping[Any, Mapping[Any, Any]], 
 
 
 def test_the_words_of_the_status_documents_stay() -> None:
-    assert [state.value for state in ExporterState] == ["connecting", "connected", "down"]
+    assert [state.value for state in ExporterState] == ["connecting", "connected", "down", "drained"]
     assert [state.value for state in PathState] == ["idle", "connecting", "connected", "down"]

@@ -72,6 +72,8 @@ TWO = {"addresses": 2, "exporters": [exporter(addresses=2)]}
 FLAPPING = {"n1 eth0 10.0.1.2 10.0.1.1 0": limits.PROBLEM_PATH_LOSSES}
 
 MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "exporter-drained": ({"exporters": [exporter(state="drained", since_s=12.0)]}, "exporter n1",
+        "it was drained, and has been stopped for 12 s; 1 disks are out of reach, 0 calls wait for it; start meshfsd"),
     "exporter-away": (
         {"exporters": [exporter(state="down", why="refused", channels=[])], "disks": [disk(present=False)]},
         "exporter n1", "it is down for 75 s (refused); 1 disks are out of reach, 0 calls wait for it"),
@@ -112,6 +114,8 @@ MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "disk-missing": ({"disks": [disk(state="missing", why="/dev/sdx: No such file")]}, "disk n1/disk0",
         "the disk is missing (/dev/sdx: No such file); it is claimed as soon as it can be opened"),
     "disk-suspended": ({"disks": [disk(state="suspended")]}, "disk n1/disk0", "the disk is suspended"),
+    "disk-drained": ({"disks": [disk(state="drained", why="an administrator drained it")]}, "disk n1/disk0",
+        "the disk is drained (an administrator drained it); it is not served"),
     "disk-state": ({"disks": [disk(state="odd")]}, "disk n1/disk0", "the disk is in the state odd"),
     "disk-errors": ({"recent": {"disk_errors": {"meshfs-n1-disk0": 4}}}, "disk n1/disk0",
         "4 I/O errors within the last minute"),
@@ -139,7 +143,7 @@ EXPORTER_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     **{code: at_exporter(MOUNT_CASES[code]) for code in COMMON},
     **{
         f"disk-{state}": ({"disks": [own_disk(state=state)]}, "disk n1/disk0", f"the disk is {state}; ")
-        for state in ("failing", "gone", "missing", "suspended")
+        for state in ("failing", "gone", "missing", "suspended", "drained")
     },
     "disk-state": ({"disks": [own_disk(state="")]}, "disk n1/disk0", "the disk is in the state (none)"),
     "disk-errors": ({"recent": {"disk_errors": {"disk0": 4}}}, "disk n1/disk0", "4 I/O errors within the last minute"),
