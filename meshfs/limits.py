@@ -194,6 +194,17 @@ SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES: Final = 64 * KIB
 CONNECTION_DEAD_AFTER_S: Final = 20.0
 # An exporter that stops lets requests in flight end for this long. Requests at a disk that hangs never end.
 DRAIN_TIMEOUT_S: Final = 10.0
+# An exporter that stops first announces its disks as drained, and waits this long at most until all mounts have asked
+# for the announcement. A mount that is idle asks within CHANGES_PAUSE_S.
+DRAIN_NEWS_S: Final = 1.0
+# A suspended disk is resumed after the first time, unless the administrator gives another one up to the second. It is
+# enough to carry a disk to another slot, and a suspension that was forgotten ends by itself.
+SUSPEND_S: Final = 600.0
+SUSPEND_MAX_S: Final = 86400.0
+# meshctl waits this long until a disk that is suspended or drained has no request at its device, and its writes are
+# flushed. A flush of a disk with a large cache takes seconds.
+SETTLE_WAIT_S: Final = 20.0
+SETTLE_POLL_S: Final = 0.1
 # The rate and the burst of log lines that peers can cause at will. Lines beyond them are only counted, so that a peer
 # cannot fill the log.
 PEER_LOG_LINES_PER_S: Final = 2.0

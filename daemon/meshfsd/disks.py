@@ -18,6 +18,7 @@ from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Config
 from meshfs.cluster.config_nodes import DiskConfig
+from meshfs.disk.admin_state import Administration, AdminState
 from meshfs.disk.base import Engine
 from meshfs.disk.discovery.scan import DiskFacts, scan_disk
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
@@ -25,6 +26,7 @@ from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.linux.uevent import DeviceChanges, Devices, open_device_changes
 from meshfs.loop.bounded import Bounded
+from meshfs.model import DiskState
 from meshfsd.calibration import Calibration, Learnt
 from meshfsd.keeper import DiskKeeper
 from meshfsd.served import ClaimedDevice, DiskPlace, ServedDisk, make_served
@@ -50,6 +52,8 @@ class Disks:
         """``on_devices`` is called when devices of the machine have appeared, disappeared or changed."""
         self.calibration = calibration
         self.served: dict[str, ServedDisk] = {}
+        #: Is set while the node is drained, so that disks that are added are not served.
+        self.drained = False
         self._exporter = exporter
         self._engine = engine
         self._pool = pool
@@ -132,6 +136,9 @@ class Disks:
 
     def _keeper(self, config: DiskConfig, cluster: Config) -> DiskKeeper:
         served = make_served(self._exporter.name, config, cluster, self._places.get(config.name, DiskPlace()))
+        if self.drained:
+            served.admin = Administration(AdminState.DRAINED)
+            served.update_offered()
         return DiskKeeper(served, self._engine, self._pool, self.calibration.load, self.calibration.folder)
 
     def _offer(self, keeper: DiskKeeper) -> None:
@@ -142,6 +149,11 @@ class Disks:
         self._exporter.disks.add(served.offered)
         if self._nursery is not None:
             self._nursery.start_soon(keeper.run)
+
+    def announce(self, served: ServedDisk) -> None:
+        """Announce the present state of a disk, after an administrator has changed it."""
+        served.update_offered()
+        self._announce(served)
 
     def _announce(self, served: ServedDisk) -> None:
         self._exporter.disks.enforce(served.offered)
@@ -254,6 +266,29 @@ class Disks:
             async with keeper.claiming:
                 return
 
+    async def let_go(self, name: str) -> None:
+        """Have the device of a drained disk released, and return when it is closed."""
+        if (keeper := self._keepers.get(name)) is not None:
+            await keeper.let_go()
+
+    def end_opens(self, served: ServedDisk, then: Callable[[], object]) -> None:
+        """End all opens of a disk, and refuse the opens that wait for it. Then call ``then``."""
+        for pending in list(served.offered.creates):
+            pending.retry()
+        self._exporter.disks.end_opens(served.offered, then)
+
+    def suspended_without_device(self, wanted: Sequence[DiskConfig]) -> list[DiskConfig]:
+        """Return the configs of discovered disks that are suspended and not in ``wanted``, as their devices are away.
+
+        They stay on offer, so that their I/O waits for the devices.
+        """
+        names = {config.name for config in wanted}
+        return [
+            served.config
+            for name, served in self.served.items()
+            if served.config.id and served.admin.waits and name not in names
+        ]
+
     def poke(self, names: Collection[str] | None = None) -> None:
         """Have the keepers of these disks, or of all, look at their disks now, or try to claim them."""
         for name, keeper in self._keepers.items():
@@ -329,8 +364,7 @@ def without_doubles(wanted: Sequence[DiskConfig], found: Found) -> list[DiskConf
 
 def status_text(disks: Mapping[str, ServedDisk]) -> str:
     """Return the service's status text for systemd: the number of served disks, and the faults of the others."""
-    wrong = [
-        f"{name} is {served.health.state}: {served.health.why}" for name, served in disks.items() if served.health.why
-    ]
-    served_count = sum(served.health.served for served in disks.values())
+    infos = {name: served.offered.info for name, served in disks.items()}
+    wrong = [f"{name} is {info.state}: {info.why}" for name, info in infos.items() if info.why]
+    served_count = sum(info.state in (DiskState.OK, DiskState.FAILING) for info in infos.values())
     return "; ".join([f"serving {served_count} of {len(disks)} disks", *wrong])

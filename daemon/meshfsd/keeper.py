@@ -12,6 +12,10 @@
 The keeper claims only the same device or image again, because a path such as /dev/sdb may lead to any device after the
 first one vanished. After a reload of the config, the exporter serves whatever device the path then leads to.
 
+An administrator may suspend or drain the disk (`meshfs.disk.admin_state`). While the disk is suspended and its device
+vanishes, its I/O waits until the device is back: everything was flushed, so that no write is lost and no open has to
+end. When the disk is drained, `let_go` releases the device, and the keeper does not claim it until the disk is resumed.
+
 When a device has vanished, unflushed writes count as lost (`FileDisk.lose`), and all opens end. An initiator then opens
 the disk again, detects the loss by the new verifier, and continues. Any other client gets an error; otherwise it would
 not notice the loss.
@@ -20,6 +24,7 @@ Calls that may block (a stuck file system, a device in error handling) run in a 
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -80,6 +85,8 @@ class DiskKeeper:
         self._registered = False
         self._claimed = trio.Event()
         self._recording = trio.CancelScope()
+        # Set when the device has been released. None while nobody wants the device to be released.
+        self._let_go: trio.Event | None = None
         #: Held during an attempt to claim the disk.
         self.claiming = trio.Lock()
 
@@ -98,10 +105,16 @@ class DiskKeeper:
     async def _keep(self) -> None:
         retry_s = limits.DISK_RETRY_MIN_S
         while True:
+            if self._let_go is not None:
+                await self._release_on_purpose(self._let_go)
             if self.served.disk is not None:
                 await self._wait(limits.DISK_CHECK_S)
-                await self.look()
+                if self._let_go is None:
+                    await self.look()
                 retry_s = limits.DISK_RETRY_MIN_S
+                continue
+            if self.served.admin.drains:
+                await self._wait(math.inf)
                 continue
             poked = await self._wait(retry_s)
             retry_s = limits.DISK_RETRY_MIN_S if poked else min(2 * retry_s, limits.DISK_RETRY_MAX_S)
@@ -119,7 +132,8 @@ class DiskKeeper:
     async def claim(self, claim_timeout_s: float = limits.DISK_CLAIM_TIMEOUT_S) -> None:
         """Try once to claim the disk. If another exporter has it, wait at most ``claim_timeout_s`` for its release."""
         async with self.claiming:
-            await self._claim(claim_timeout_s)
+            if not self.served.admin.drains:
+                await self._claim(claim_timeout_s)
 
     async def _claim(self, claim_timeout_s: float) -> None:
         served, config = self.served, self.served.config
@@ -146,8 +160,10 @@ class DiskKeeper:
             disk.close()
             raise
         remembered.attach(disk)
-        if served.instance:
+        admin = served.admin
+        if served.instance and not admin.flushed:
             self.returning(served)
+        admin.flushed = admin.flushed and admin.waits
         # An error from before the device was closed says nothing about the device that was claimed now.
         self._error = None
         disk.on_error = self._on_error
@@ -187,6 +203,7 @@ class DiskKeeper:
                 self._state_folder,
                 name,
                 disk,
+                self.served.admin.flushed,
                 timeout_s=limits.DISK_CALL_TIMEOUT_S,
                 late=lambda remembered: remembered.end(0, clean=False),
             )
@@ -226,8 +243,9 @@ class DiskKeeper:
             vanished = vanished or f"{error_text(*error[:2])}"
         if vanished:
             self._change(lambda: served.health.vanished(vanished, time.monotonic()))
-            # Record the loss now, because meshfsd may end before the device is back.
-            disk.lose("the device went away")
+            if not served.admin.flushed:
+                # Record the loss now, because meshfsd may end before the device is back.
+                disk.lose("the device went away")
             await self._release()
             return
         grown = await self._resize(disk, judgement.size_bytes)
@@ -272,8 +290,27 @@ class DiskKeeper:
 
     # --- letting go --------------------------------------------------------------------
 
+    async def let_go(self) -> None:
+        """Have the device of a drained disk released, and return when it is closed. The disk has no opens any more."""
+        if self._let_go is None:
+            self._let_go = trio.Event()
+            self.poke()
+        released = self._let_go
+        await released.wait()
+
+    async def _release_on_purpose(self, released: trio.Event) -> None:
+        served = self.served
+        if served.disk is not None:
+            served.health.released(time.monotonic())
+            await self._release()
+        self._let_go = None
+        released.set()
+
     async def _release(self) -> None:
-        """Fail all I/O with an error, and close the descriptor when no I/O is in flight on it."""
+        """Fail all I/O with an error, and close the descriptor when no I/O is in flight on it.
+
+        If the disk is suspended, its I/O waits instead.
+        """
         self.served.runner.refuse(AbsentDisk.errno)
         await self.served.runner.wait_idle()
         while self.served.busy:  # noqa: ASYNC110 - the end of the exporter's own flush has no event
@@ -285,6 +322,8 @@ class DiskKeeper:
         served, idle = self.served, not self.served.busy
         close = served.release(clean=idle)
         self._recording.cancel()
+        if self.scope.cancelled_caught and self._let_go is not None:
+            self._let_go.set()
         try:
             # The close does not use `_calls`: an abandoned call there must not keep the disk open.
             await bounded(f"closing disk {served.name}", close, timeout_s=limits.DISK_CALL_TIMEOUT_S)
@@ -298,17 +337,22 @@ class DiskKeeper:
     # --- announcing --------------------------------------------------------------------
 
     def _change(self, what: Callable[[], None], *, always: bool = False) -> None:
-        """Call ``what``, which may change the disk's state. If it did, log the transition and announce the disk."""
+        """Call ``what``, which may change the disk's state. If it did, log the transition.
+
+        Announce the disk if that changes its announcement, or ``always``.
+        """
         served, health = self.served, self.served.health
         state, why, since_s = health.state, health.why, health.since_s
         what()
         if (health.state, health.why) != (state, why):
             first = why == NOT_YET
             log_transition(served.name, state, health.state, health.why, time.monotonic() - since_s, first=first)
-        elif not always:
-            return
-        served.offered.update(served.describe())
-        self.changed(served)
+            always = True
+        info = served.describe()
+        # The announcement may differ although the state is as before, if the disk was drained meanwhile.
+        if always or (info.state, info.why) != (served.offered.info.state, served.offered.info.why):
+            served.update_offered()
+            self.changed(served)
 
 
 def log_transition(name: str, before: DiskState, now: DiskState, why: str, lasted_s: float, *, first: bool) -> None:

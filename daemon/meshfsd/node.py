@@ -2,7 +2,8 @@
 
     start     all mistakes are found before any disk is served
     SIGHUP    the config and the keys are read again; a broken config changes nothing
-    SIGTERM   no new connections or requests; I/O in flight may end within DRAIN_TIMEOUT_S; then everything is closed
+    SIGTERM   the disks are announced as drained, so that mounts know that this is no failure; then there are no new
+              connections or requests; I/O in flight may end within DRAIN_TIMEOUT_S; then everything is closed
 
 There is one task for the I/O engine's completions, one per disk (it sleeps unless the disk's queue names a time), and
 one per listening socket and per connection. More tasks watch the network interfaces, the signals and the control
@@ -45,6 +46,7 @@ from meshfs.smb.auth import Accounts
 from meshfs.telemetry.exporter_documents import ExporterFacts, ExporterStatus
 from meshfs.telemetry.metrics_place import ListeningServer, MetricsPlace
 from meshfs.telemetry.process_facts import raise_descriptor_limit
+from meshfsd.admin import DiskAdmin
 from meshfsd.calibration import Calibration, state_folder
 from meshfsd.discovery import DiskDiscovery
 from meshfsd.disks import Disks, status_text, without_doubles
@@ -114,6 +116,7 @@ class NodeExporter:
         self._flows = FlowControl(
             node.name, lambda: self._disks.served, lambda: self._config.node_names, time.monotonic
         )
+        self._admin = DiskAdmin(node.name, self._disks, self._exporter.disk_watchers, self._look_again)
         self._places = Places(MetricsPlace(self._open_metrics))
         self._exporter.config_digest = config.digest
         self._exporter.processor.configure(config.processor_policy())
@@ -143,6 +146,7 @@ class NodeExporter:
                 nursery.start_soon(self._engine.run)
                 nursery.start_soon(self._disks.run)
                 nursery.start_soon(self._enclosures.run)
+                nursery.start_soon(self._admin.run)
                 nursery.start_soon(self._discover)
                 nursery.start_soon(self._follow_images)
                 nursery.start_soon(listener.run)
@@ -196,6 +200,7 @@ class NodeExporter:
 
     async def _drain(self, listener: Listener) -> None:
         """Wait until I/O in flight has ended and its replies are sent, for at most DRAIN_TIMEOUT_S."""
+        await self._admin.leave()
         listener.stop()
         with trio.move_on_after(limits.DRAIN_TIMEOUT_S) as patience:
             await self._disks.wait_idle()
@@ -253,6 +258,7 @@ class NodeExporter:
         to be looked at again although they are served; None stands for all.
         """
         wanted = [*node.disks, *self._discovery.found, *self._enclosures.images]
+        wanted += self._disks.suspended_without_device(wanted)
         self._enclosures.place(wanted)
         facts, mistakes = await self._disks.scan(wanted, again)
         for mistake in mistakes:
@@ -293,6 +299,11 @@ class NodeExporter:
         if Devices.BLOCK in devices:
             self._devices_changed.set()
 
+    def _look_again(self) -> None:
+        """Have disks and images looked for that are not there any more, after a suspended disk was resumed."""
+        self._devices_changed.set()
+        self._images_changed.set()
+
     def _discovery_interval_s(self) -> float:
         if self._node.discovery is None:
             return math.inf
@@ -327,4 +338,9 @@ class NodeExporter:
         async def status(_: Request) -> ExporterStatus:
             return self._watch.document()
 
-        return {"status": status, "flows": self._flows.show, "flows-set": self._flows.change}
+        return {
+            "status": status,
+            "flows": self._flows.show,
+            "flows-set": self._flows.change,
+            **self._admin.verbs(),
+        }

@@ -63,13 +63,21 @@ class RememberedDisk:
 
 
 def next_record(
-    old: RememberedDisk | None, device: Identity, boot_id: str, *, seed: str, now_ns: int, image_ns: int | None
+    old: RememberedDisk | None,
+    device: Identity,
+    boot_id: str,
+    *,
+    seed: str,
+    now_ns: int,
+    image_ns: int | None,
+    flushed: bool = False,
 ) -> RememberedDisk:
     """Return the record for a new claim. Pure. ``image_ns`` is the modification time of an image; ``seed`` a new seed.
 
     A device without a serial number or similar name is recognised by its place after a reboot, and within a boot by
     diskseq, which is part of ``device.instance``. If a device vanished and came back while no meshfsd ran, the contents
-    of its cache and of the page cache may be lost. Such a device gets the new seed.
+    of its cache and of the page cache may be lost. Such a device gets the new seed, unless this process has ``flushed``
+    everything before the device went away.
     """
     found = RememberedDisk(device.instance, device.place, device.sequence, boot_id, device.instance, seed, now_ns)
     if old is None:
@@ -79,7 +87,7 @@ def next_record(
         # This is another disk. Programs that compare modification times must see a change.
         return replace(found, written_ns=max(now_ns, old.written_ns + 1))
     since_ns = image_ns if image_ns is not None else 0 if old.clean else now_ns
-    came_back = boot_id == old.boot_id and device.sequence != old.sequence
+    came_back = boot_id == old.boot_id and device.sequence != old.sequence and not flushed
     return replace(
         found, instance=old.instance, seed=seed if came_back else old.seed, written_ns=max(since_ns, old.written_ns)
     )
@@ -217,8 +225,11 @@ def _path(folder: Path, name: str) -> Path:
     return folder / f"{name}.disk.json"
 
 
-def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
-    """Read the record of the disk ``name``, and store a new one for the claimed device or image. Blocks."""
+def recall(folder: Path, name: str, disk: FileDisk, flushed: bool = False) -> Remembered:
+    """Read the record of the disk ``name``, and store a new one for the claimed device or image. Blocks.
+
+    ``flushed`` says that everything was flushed before the device was removed.
+    """
     image_ns = None if disk.facts.is_block_device else os.fstat(disk.fd).st_mtime_ns
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     old: RememberedDisk | None = None
@@ -228,7 +239,9 @@ def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
     try:
         fd = _open(path)
         old = _decode(os.pread(fd, _RECORD_BYTES, 0), path)
-        record = next_record(old, disk.facts.device, boot_id, seed=seed, now_ns=time.time_ns(), image_ns=image_ns)
+        record = next_record(
+            old, disk.facts.device, boot_id, seed=seed, now_ns=time.time_ns(), image_ns=image_ns, flushed=flushed
+        )
         _write(fd, record)
         os.fsync(fd)
     except OSError as error:

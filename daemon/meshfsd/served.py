@@ -11,6 +11,7 @@ from meshfs import limits
 from meshfs.cluster.config import Config
 from meshfs.cluster.config_nodes import DiskConfig, disk_id
 from meshfs.disk.absent import AbsentDisk
+from meshfs.disk.admin_state import Administration
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.disk.file.disk import FileDisk
 from meshfs.disk.health import Health
@@ -54,6 +55,7 @@ class ServedDisk:
 
     disk            the claimed device or image, or None while there is none
     config_policy   the scheduling policy of the config
+    admin           what an administrator wants of the disk
     overrides       settings made at run time, which take precedence over the config
     identity        identifies the device or image to which learnt costs belong; "" before the first claim
     instance        the device or image that was claimed first, the only one to be claimed again; "" before
@@ -68,6 +70,7 @@ class ServedDisk:
     queue: DiskQueue
     config_policy: DiskPolicy
     health: Health
+    admin: Administration = field(default_factory=Administration)
     disk: FileDisk | None = None
     identity: str = ""
     instance: str = ""
@@ -107,16 +110,20 @@ class ServedDisk:
         await self.runner.wait_idle()
         await self.settle()
 
-    async def settle(self) -> None:
-        """Flush all writes, so that a failed write-back is noticed before the process ends.
+    async def settle(self) -> bool:
+        """Flush all writes, so that a failed write-back is noticed before the process ends. Return whether all is well.
 
         The kernel keeps the failure with the file's inode, and may drop the inode when no process has it open.
         """
-        if self.disk is None or self.disk.read_only:
-            return
+        if self.disk is None:
+            return False
+        if self.disk.read_only:
+            return True
         done = trio.Event()
-        self.disk.submit([DiskRequest(Op.FLUSH, 0, 0, None, 0, lambda _: done.set())])
+        flush = DiskRequest(Op.FLUSH, 0, 0, None, 0, lambda _: done.set())
+        self.disk.submit([flush])
         await done.wait()
+        return flush.result >= 0
 
     @property
     def claimed(self) -> ClaimedDevice | None:
@@ -146,15 +153,16 @@ class ServedDisk:
 
         return close
 
+    def update_offered(self) -> None:
+        """Put the present announcement of the disk in force. The caller notifies the nodes of it."""
+        self.offered.takes_opens = not self.admin.drains
+        self.offered.update(self.describe())
+
     def describe(self) -> DiskInfo:
         """Return the disk's present announcement. A disk that is gone keeps its last known facts."""
-        info = replace(
-            self.offered.info,
-            state=self.health.state,
-            why=self.health.why,
-            enclosure=self.place.enclosure,
-            slot=self.place.slot,
-        )
+        state, why = self.admin.announced(self.health.state, self.health.why)
+        place = self.place
+        info = replace(self.offered.info, state=state, why=why, enclosure=place.enclosure, slot=place.slot)
         disk = self.disk
         if disk is None:
             return info

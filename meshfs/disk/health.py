@@ -4,10 +4,10 @@ Theory. A disk does not report its own state. The exporter knows only the result
 of the device (its size, and its entry in sysfs), and the result of opening the disk. From these, `Health` derives the
 events of one table. An event that the table does not have for a state is a bug of the exporter.
 
-                CLAIMED   REFUSED   FAILED    STEADY   VANISHED
+                CLAIMED   REFUSED   FAILED    STEADY   VANISHED   RELEASED
     MISSING     OK        MISSING
-    OK                              FAILING   OK       GONE
-    FAILING                         FAILING   OK       GONE
+    OK                              FAILING   OK       GONE       MISSING
+    FAILING                         FAILING   OK       GONE       MISSING
     GONE        OK        GONE      GONE               GONE
 
     CLAIMED     the disk was opened and claimed, for the first time or again
@@ -15,6 +15,7 @@ events of one table. An event that the table does not have for a state is a bug 
     FAILED      an I/O ended with an error of the disk, or a look at the disk found a lasting fault
     STEADY      in the last DISK_STEADY_S, I/O succeeded and none failed, and there is no lasting fault
     VANISHED    the device, or the file system that holds the image, went away
+    RELEASED    the exporter closed the device or image on purpose, because the disk was drained
 
 One error makes a disk FAILING at once. The disk is OK again only after DISK_STEADY_S without another error, and after
 at least one I/O that succeeded. A disk with a bad block answers most requests well, and without the wait its state
@@ -46,6 +47,7 @@ class DiskEvent(enum.Enum):
     FAILED = enum.auto()
     STEADY = enum.auto()
     VANISHED = enum.auto()
+    RELEASED = enum.auto()
 
 
 _S = DiskState
@@ -59,11 +61,13 @@ TRANSITIONS: Final[Mapping[DiskState, Mapping[DiskEvent, DiskState]]] = {
         DiskEvent.FAILED: _S.FAILING,
         DiskEvent.STEADY: _S.OK,
         DiskEvent.VANISHED: _S.GONE,
+        DiskEvent.RELEASED: _S.MISSING,
     },
     _S.FAILING: {
         DiskEvent.FAILED: _S.FAILING,
         DiskEvent.STEADY: _S.OK,
         DiskEvent.VANISHED: _S.GONE,
+        DiskEvent.RELEASED: _S.MISSING,
     },
     # Requests that were at the device when it vanished end with errors later, so FAILED can follow VANISHED.
     _S.GONE: {
@@ -117,6 +121,10 @@ class Health:
     def vanished(self, why: str, now_s: float) -> None:
         self._vanished_why = self._vanished_why or why
         self._enter(DiskEvent.VANISHED, self._vanished_why, now_s)
+
+    def released(self, now_s: float) -> None:
+        """Note that the exporter has closed the disk, which is in a state as before its first claim."""
+        self._enter(DiskEvent.RELEASED, NOT_YET, now_s)
 
     def failed(self, why: str, now_s: float) -> None:
         """Note that an I/O ended with an error. Keep the first reason, because later errors mostly follow from it."""

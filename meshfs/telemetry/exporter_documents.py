@@ -9,6 +9,8 @@ ExporterStatus      the answer to "status" on the control socket of meshfsd
 FlowsDocument       the answer to "flows" and "flows-set"
   DiskFlows           how one disk is shared
   FlowItem            the part of one node and class in the I/O of the disk
+AdminDocument       the answer to "suspend", "drain", "resume" and "admin"
+  DiskAdminItem       what an administrator wants of one disk, and how far that is
 """
 
 from typing import TypedDict
@@ -292,3 +294,34 @@ class FlowsDocument(TypedDict):
     node: str
     uptime_s: float
     disks: list[DiskFlows]
+
+
+# --- what administrators want of disks --------------------------------------------------------
+
+
+class DiskAdminItem(TypedDict):
+    """Describes what an administrator wants of a disk (``admin``, a state of `meshfs.disk.admin_state`).
+
+    ``settled`` says whether no step of that is under way. Requests that wait in the queue are ``queued``.
+    ``ends_in_s`` is the time until a suspension ends by itself, or None.
+    """
+
+    name: str
+    id: str
+    admin: str
+    state: str
+    why: str
+    settled: bool
+    flushed: bool
+    queued: int
+    in_flight: int
+    ends_in_s: float | None
+
+
+class AdminDocument(TypedDict):
+    """Holds what an administrator wants of disks. ``drained`` says that the whole node is drained."""
+
+    version: int
+    node: str
+    drained: bool
+    disks: list[DiskAdminItem]

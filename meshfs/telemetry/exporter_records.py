@@ -220,3 +220,25 @@ class FlowsRecord(StatusRecord):
     """Holds the answer to "flows"."""
 
     disks = parts(FlowsDiskRecord)
+
+
+class DiskAdminRecord(Record):
+    """Holds what an administrator wants of a disk, and how far that is."""
+
+    name = text()
+    id = text()
+    admin = text()
+    state = text()
+    why = text()
+    settled = flag()
+    flushed = flag()
+    queued = integer()
+    in_flight = integer()
+    ends_in_s = number()
+
+
+class AdminRecord(StatusRecord):
+    """Holds the answer to "suspend", "drain", "resume" and "admin"."""
+
+    drained = flag()
+    disks = parts(DiskAdminRecord)

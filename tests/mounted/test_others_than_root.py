@@ -3,6 +3,7 @@
 import grp
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,7 @@ def test_meshctl_shows_everybody_whether_all_is_well(cluster: LocalCluster) -> N
     assert "only root may ask the exporter" in err
     assert "meshfs-n1-disk0 n1   disk0   4M rw" in run(NOBODY, BIN / "meshctl", "disks", point)[0]
     assert "connected" in run(NOBODY, BIN / "meshctl", "paths", point)[0]
-    cluster.stop_exporter("n1")
+    cluster.stop_exporter("n1", signal.SIGKILL)
     until(lambda: run(NOBODY, "cat", point / ".meshfs/status")[0].count("exporter-away"), "the mount noticed")
     _, err = run(NOBODY, BIN / "meshctl", "status", point, status=1)
     assert "exporter n1: it is down" in err

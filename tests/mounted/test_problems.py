@@ -116,13 +116,15 @@ def test_an_exporter_that_does_not_run_though_its_node_has_disks(new_cluster: Ne
     started(cluster, cluster.image("disk0", 4 * MIB))
     point = cluster.mount("n1")
     cluster.stop_exporter("n1")
-    until(lambda: "exporter-away" in found(cluster, str(point)), "the mount knows")
+    until(lambda: "exporter-drained" in found(cluster, str(point)), "the mount knows")
     problems = found(cluster, str(point))
     assert "the exporter is not running" in problems["exporter-stopped"]
-    assert "1 disks are out of reach" in problems["exporter-away"]
-    until(lambda: "problem exporter-away: exporter n1" in log_of(cluster, "n2-meshfs"), "the log says when it began")
+    assert "1 disks are out of reach" in problems["exporter-drained"]
+    assert "exporter-away" not in problems, "it was stopped on purpose"
+    until(lambda: "problem exporter-drained: exporter n1" in log_of(cluster, "n2-meshfs"), "the log says when it began")
     cluster.start_exporter("n1")
-    until(lambda: "problem exporter-away has ended: exporter n1" in log_of(cluster, "n2-meshfs"), "and when it ended")
+    ended = "problem exporter-drained has ended: exporter n1"
+    until(lambda: ended in log_of(cluster, "n2-meshfs"), "and when it ended")
     until(lambda: found(cluster, str(point)) == {}, "all is well again")
 
 

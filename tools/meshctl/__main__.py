@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from meshctl import (
+    admin,
     complete,
     discard,
     disks,
@@ -35,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version_text("meshctl"))
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (status, disks, paths, flows, flows_set, top, wait, reload, discard, keygen, password):
+    for module in (status, disks, paths, flows, flows_set, admin, top, wait, reload, discard, keygen, password):
         module.add_parser(verbs)
     # These two know the whole command line, also the verbs that are added after them.
     for about_all in (install, complete):

@@ -62,7 +62,7 @@ def row(disk: MountDiskRecord) -> list[str]:
         table.size(disk.size_bytes),
         disk.access,
         disk.cache,
-        disk.state if disk.present else "away",
+        disk.shown_state,
         table.count(disk.opens),
         "/".join(map(table.count, sectors)),
         disk.model,

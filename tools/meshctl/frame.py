@@ -111,7 +111,7 @@ def _disk_row(side: MountSide, row: RateRow[MountDiskRecord]) -> list[str]:
         *_percentiles(io.write_latency_ms),
         table.rate(rates[4]),
         table.count(io.errors),
-        disk.state if disk.present else "away",
+        disk.shown_state,
     ]
 
 

@@ -31,7 +31,7 @@ class RootOpen(Kind, Generic[T]):
     ``offer`` has what the directory shows.
     """
 
-    __slots__ = ("_watchers", "offer")
+    __slots__ = ("offer", "watchers")
     directory: DirectoryState
 
     def __init__(
@@ -46,12 +46,12 @@ class RootOpen(Kind, Generic[T]):
         super().__init__(session, tree, file_id, access, "")
         self.directory = DirectoryState()
         self.offer = offer
-        self._watchers = watchers
+        self.watchers = watchers
         watchers.add(self.directory)
 
     def close(self, then: Callable[[], object]) -> None:
         if not self.gone:
-            self._watchers.remove(self.directory)
+            self.watchers.remove(self.directory)
             self._end_waits(NtStatus.NOTIFY_CLEANUP)
             self._end()
         then()

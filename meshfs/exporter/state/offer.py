@@ -91,10 +91,12 @@ class Offer(Generic[T]):
                 opened.close(nobody)
         self.modified(offered)
 
-    def end_opens(self, offered: T) -> None:
-        """End all opens, so that the initiators open again and see how the disk or the enclosure has changed."""
-        for opened in list(offered.opens):
-            opened.close(nobody)
+    def end_opens(self, offered: T, then: Callable[[], object] = nobody) -> None:
+        """End all opens, so that the initiators open again and see how the disk or the enclosure has changed.
+
+        Call ``then`` when none of their I/O is left.
+        """
+        close_all(list(offered.opens), then)
 
     def withdraw(self, name: str, then: Callable[[T], None]) -> None:
         """Stop offering what has that name. Call ``then`` when its opens are closed and none of their I/O is left."""

@@ -65,6 +65,7 @@ class OfferedDisk(Lockable):
         "runner",
         "share_counts",
         "size_bytes",
+        "takes_opens",
     )
 
     def __init__(self, info: DiskInfo, runner: Runner, allow: Callable[[str], Access], path: str = "") -> None:
@@ -74,6 +75,8 @@ class OfferedDisk(Lockable):
         self.allow = allow
         self.path = path
         self.size_bytes = info.size_bytes
+        #: Is unset while an administrator drains the disk. Then it cannot be opened for anything but its attributes.
+        self.takes_opens = True
         #: All opens, the oldest first. An open that is closing stays until nothing of it is at the disk.
         self.opens: dict[OpenOfDisk, None] = {}
         #: The CREATEs that wait for I/O at the disk to end.

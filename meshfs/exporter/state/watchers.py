@@ -28,6 +28,8 @@ class RootWatchers:
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
         self._directories: dict[DirectoryState, None] = {}
+        #: The directories that were notified, and whose openers have not asked for the present state since.
+        self._uninformed: set[DirectoryState] = set()
 
     def __len__(self) -> int:
         return len(self._directories)
@@ -39,6 +41,7 @@ class RootWatchers:
     def remove(self, directory: DirectoryState) -> None:
         """Stop notifying the directory, because its open is closed."""
         del self._directories[directory]
+        self._uninformed.discard(directory)
 
     def notify(self, action: int, file: Named) -> None:
         """Notify all directories that ``action`` (NotifyAction) has happened to the file."""
@@ -46,3 +49,14 @@ class RootWatchers:
         with self._batches.one():
             for directory in list(self._directories):
                 directory.changed(what, action, file.name)
+                if directory.watched:
+                    self._uninformed.add(directory)
+
+    def informed(self, directory: DirectoryState) -> None:
+        """Note that the opener of the directory has asked for the present state of everything in it."""
+        self._uninformed.discard(directory)
+
+    @property
+    def all_informed(self) -> bool:
+        """Return whether every opener that is notified of changes has asked for the present state since the last."""
+        return not self._uninformed

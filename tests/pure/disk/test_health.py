@@ -19,6 +19,8 @@ TABLE = [
     (_S.OK, _E.FAILED, _S.FAILING),
     (_S.OK, _E.STEADY, _S.OK),
     (_S.OK, _E.VANISHED, _S.GONE),
+    (_S.OK, _E.RELEASED, _S.MISSING),
+    (_S.FAILING, _E.RELEASED, _S.MISSING),
     (_S.FAILING, _E.FAILED, _S.FAILING),
     (_S.FAILING, _E.STEADY, _S.OK),
     (_S.FAILING, _E.VANISHED, _S.GONE),

@@ -91,6 +91,8 @@ def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:
         if granted & ~allowed & ~int(WRITE_RIGHTS) == 0 and disk.info.access is Access.READ_ONLY:
             raise StatusError(NtStatus.MEDIA_WRITE_PROTECTED, f"disk {disk.name} is read-only")
         raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to disk {disk.name} is not allowed")
+    if not disk.takes_opens and granted & ~int(ATTRIBUTE_RIGHTS):
+        raise StatusError(NtStatus.DEVICE_NOT_READY, f"disk {disk.name} is {disk.info.state}: {disk.info.why}")
     if disk.is_away and granted & ~int(ATTRIBUTE_RIGHTS):
         raise StatusError(NtStatus.NO_SUCH_DEVICE, f"disk {disk.name} is {disk.info.state}: {disk.info.why}")
     return granted

@@ -21,6 +21,7 @@ class DisksRoot(RootOpen[OfferedDisk]):
         """Return all disks that the node may know of, or only the disk with the name ``name``."""
         node = request.session.user
         if not name:
+            self.watchers.informed(self.directory)
             return self.offer.visible(node)
         named = self.offer.find(name.decode(errors="replace"), node)
         return [] if named is None else [named]
