@@ -11,7 +11,7 @@ packages_bench=("${packages_demo[@]}" nbdkit libnbd-bin qemu-utils qemu-system-c
 # tools/guest unpacks the packages inside the guest into .cache/guest, without installing them.
 packages_guest=("${packages_demo[@]}" qemu-system-x86)
 packages_test=("${packages_bench[@]}" qemu-system-x86 attr autofs bcache-tools btrfs-progs cryptsetup-bin e2fsprogs fdisk
-    gddrescue iproute2 lvm2 lz4 nmap rsync samba samba-testsuite smbclient systemd tshark winbind zstd)
+    gddrescue iproute2 lvm2 lz4 nmap rsync samba samba-testsuite sg3-utils smbclient systemd tshark winbind zstd)
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
