@@ -16,13 +16,21 @@ KERNEL_SERIES: Final = "linux-image-6.12."
 GUEST_PACKAGES: Final = (
     "busybox-static",
     "cifs-utils",
+    "dmsetup",
     "kmod",
+    "libaio1",
     "libcap-ng0",
+    "libdevmapper-event1.02.1",
+    "libdevmapper1.02.1",
     "libkeyutils1",
     "libkmod2",
+    "liblvm2cmd2.03",
+    "libsgutils2-1.46-2",
     "libtalloc2",
     "libwbclient0",
+    "lvm2",
     "mdadm",
+    "sg3-utils",
 )
 
 #: In a merged /usr, these folders are symlinks. A package's files below them are unpacked through the symlinks.
