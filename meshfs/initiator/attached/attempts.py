@@ -99,9 +99,9 @@ class Attempts:
         self.shared.raise_ended()
         refusal = self.shared.refusal
         if refusal is not None and (op == "open" or refusal.errno not in _REFUSED_FOR_NOW):
-            # The disk of an open file is not offered any more. read(2) and write(2) have no ENOENT.
+            # The disk of an open file is not offered any more, for example because its device was pulled.
             gone = refusal.errno == errno.ENOENT and op != "open"
-            raise OSError(errno.ESTALE if gone else refusal.errno, refusal.strerror)
+            raise OSError(errno.ENODEV if gone else refusal.errno, refusal.strerror)
 
     def _timeout(self) -> TimeoutError:
         exporter = self._exporter
