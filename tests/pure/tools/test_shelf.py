@@ -6,7 +6,7 @@ from meshfs.ses.build import unbundle
 from meshfs.ses.configuration import ElementPlace
 from meshfs.ses.page import PageCode
 from meshfs.ses.slots import EnclosurePages, read_slots
-from meshfs.ses.status import Lamps, pack_control, parse_status
+from meshfs.ses.status import Lamps, pack_control
 from meshlab.shelf.disk import BLOCK_BYTES, MemoryDisk
 from meshlab.shelf.enclosure import RECEIVE_DIAGNOSTIC, SEND_DIAGNOSTIC, Enclosure
 from meshlab.shelf.unit import CONDITIONS_CHANGED, Answer, Identity, LogicalUnit
@@ -38,8 +38,10 @@ def send(enclosure: Enclosure, page: bytes) -> Answer:
 
 def test_the_pages_say_what_is_in_which_slot(enclosure: Enclosure) -> None:
     enclosure.slots[2].address = ADDRESS
-    configuration, slots = read_slots(read(enclosure))
-    assert configuration.primary.logical_id == IDENTITY.naa
+    view = read_slots(read(enclosure))
+    slots = view.slots
+    assert view.problems == ()
+    assert view.configuration.primary.logical_id == IDENTITY.naa
     assert [slot.name for slot in slots] == ["Slot_01", "Slot_02", "Slot_03", "Slot_04"]
     assert [slot.device.number for slot in slots] == [1, 2, 3, 4]
     assert [slot.device.sas_addresses for slot in slots] == [(), (), (ADDRESS,), ()]
@@ -49,10 +51,9 @@ def test_the_pages_say_what_is_in_which_slot(enclosure: Enclosure) -> None:
 
 
 def test_a_control_page_changes_only_what_it_selects(enclosure: Enclosure) -> None:
-    configuration, _ = read_slots(read(enclosure))
-    elements = parse_status(read(enclosure).status, configuration)
+    view = read_slots(read(enclosure))
     lamps = {ElementPlace(0, 1): Lamps(locate=True), ElementPlace(0, 3): Lamps(fault=True)}
-    page = pack_control(configuration, elements, lamps)
+    page = pack_control(view.configuration, view.elements, lamps)
     assert send(enclosure, page) == Answer()
     assert [slot.locate for slot in enclosure.slots] == [False, True, False, False]
     assert [slot.fault for slot in enclosure.slots] == [False, False, False, True]
