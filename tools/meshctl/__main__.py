@@ -10,10 +10,12 @@ from meshctl import (
     complete,
     discard,
     disks,
+    enclosures,
     flows,
     flows_set,
     install,
     keygen,
+    lamps,
     password,
     paths,
     reload,
@@ -36,7 +38,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version_text("meshctl"))
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (status, disks, paths, flows, flows_set, admin, top, wait, reload, discard, keygen, password):
+    for module in (
+        *(status, disks, enclosures, paths, flows, flows_set, lamps, admin),
+        *(top, wait, reload, discard, keygen, password),
+    ):
         module.add_parser(verbs)
     # These two know the whole command line, also the verbs that are added after them.
     for about_all in (install, complete):

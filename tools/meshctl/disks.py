@@ -5,9 +5,10 @@ A node with [node.disks] discovers its disks, and one with [[node.enclosure]] ha
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from meshctl import output, table
+from meshctl import enclosures, output, table
 from meshctl.sources import CONFIG_DEFAULT, Answer, ask_mounts, exporters_here
 from meshctl.subparsers import Subparsers
 from meshfs.errors import ConfigError
@@ -22,6 +23,7 @@ _COLUMNS = ("ID", "NODE", "NAME", "SIZE", "ACCESS", "CACHE", "STATE", "OPENS", "
 def add_parser(verbs: Subparsers) -> None:
     parser = verbs.add_parser("disks", help="show every disk of the mesh")
     output.add_arguments(parser)
+    parser.add_argument("--tree", action="store_true", help="show the disks by node, enclosure and slot")
     parser.add_argument("--all", action="store_true", help="show this machine's disks, and why some are not offered")
     parser.add_argument(
         "--config",
@@ -43,14 +45,24 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         disks = [{"mountpoint": mount.source, **disk.raw} for mount in mounts for disk in mount.read(MountRecord).disks]
         output.print_json({"disks": disks}, found)
+    elif arguments.tree:
+        blocks = [
+            "\n".join([*_head(mount, mounts), *enclosures.mesh_lines(mount.read(MountRecord))]) for mount in mounts
+        ]
+        output.print_blocks(blocks, found)
     else:
         blocks = []
         for mount in mounts:
             rows = [row(disk) for disk in mount.read(MountRecord).disks]
-            head = [f"mount {table.printable(mount.source)}"] if len(mounts) > 1 else []
-            blocks.append("\n".join([*head, table.render(_COLUMNS, rows, right=("SIZE", "OPENS", "SECTOR"))]))
+            blocks.append(
+                "\n".join([*_head(mount, mounts), table.render(_COLUMNS, rows, right=("SIZE", "OPENS", "SECTOR"))])
+            )
         output.print_blocks(blocks, found)
     return output.exit_status(found)
+
+
+def _head(mount: Answer, mounts: Sequence[Answer]) -> list[str]:
+    return [f"mount {table.printable(mount.source)}"] if len(mounts) > 1 else []
 
 
 def row(disk: MountDiskRecord) -> list[str]:
@@ -71,6 +83,10 @@ def row(disk: MountDiskRecord) -> list[str]:
 
 
 def _run_all(arguments: argparse.Namespace) -> int:
+    if arguments.tree:
+        raise ConfigError(
+            "--tree shows the disks of the mesh, and --all those of this machine; give only one of the two"
+        )
     if arguments.mountpoint:
         raise ConfigError(
             "--all asks the exporters of this machine, so it takes no mount point; use --config and --node"
