@@ -13,6 +13,9 @@ outside, and FOLDER/etc is its /etc/meshfs. Of this machine's units it knows non
 `_UNITS` and those it is given, and of the generators only the one that reads fstab. Devices and
 the kernel are shared, so what is mounted inside takes this machine's loop devices.
 
+With ``system``, the machine has the files of that system instead of this machine's, and all its units, as after its
+installation.
+
 Leaving the block kills what still runs; with the last process its mounts go, and their loop
 devices with them. Needs root, systemd and cgroup v2 (alone or beside v1).
 """
@@ -49,12 +52,12 @@ _UNITS: Final = (*(f"{name}.target" for name in _TARGETS), *_SERVICES)
 
 _SETUP: Final = """
 set -eu
-folder=$1 bin=$2
+folder=$1 bin=$2 system=$3
 mount --make-rprivate /
 mount -t tmpfs -o size=512m tmpfs "$folder/root"
 cd "$folder/root"
 mkdir upper work new
-mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay new
+mount -t overlay -o lowerdir="$system",upperdir=upper,workdir=work overlay new
 cd new
 mount --rbind /dev dev
 : >"$folder/console"
@@ -64,25 +67,29 @@ mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t cgroup2 cgroup2 sys/fs/cgroup
-mkdir -p run/log/journal run/fusectl etc/meshfs old mesh
+mkdir -p run/log/journal run/fusectl old ".$folder/share" ".$folder/units"
 mount -t fusectl fusectl run/fusectl
 mount --bind "$folder/journal" run/log/journal
 mount --bind "$folder/share" ".$folder/share"
-mount --bind "$folder/etc" etc/meshfs
 mount --bind "$folder/units" ".$folder/units"
 cp "$folder/fstab" etc/fstab
-for program in meshfs meshfsd meshctl; do
-    ln -sf "$bin/$program" usr/bin/
-    rm -f "usr/local/bin/$program"
-done
-ln -sf "$bin/meshfs" usr/sbin/mount.meshfs
 ip link set lo up
+set -- PATH=/usr/sbin:/usr/bin:/sbin:/bin
+if [ "$system" = / ]; then
+    mkdir -p etc/meshfs mesh
+    mount --bind "$folder/etc" etc/meshfs
+    for program in meshfs meshfsd meshctl; do
+        ln -sf "$bin/$program" usr/bin/
+        rm -f "usr/local/bin/$program"
+    done
+    ln -sf "$bin/meshfs" usr/sbin/mount.meshfs
+    set -- "$@" SYSTEMD_UNIT_PATH=/run/systemd/transient:/run/systemd/generator:"$folder/units" \\
+        SYSTEMD_GENERATOR_PATH="$folder/generators"
+fi
 hostname meshfs-machine
 pivot_root . old
 umount -l /old
-exec env -i container=meshfs PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
-    SYSTEMD_UNIT_PATH=/run/systemd/transient:/run/systemd/generator:"$folder/units" \\
-    SYSTEMD_GENERATOR_PATH="$folder/generators" SYSTEMD_LOG_TARGET=journal \\
+exec env -i container=meshfs "$@" SYSTEMD_LOG_TARGET=journal \\
     /lib/systemd/systemd --system --unit=multi-user.target
 """
 
@@ -94,8 +101,9 @@ class MachineFailure(Exception):
 class SystemdMachine:
     """A machine that is booted at most once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, system: Path = Path("/")) -> None:
         self.folder = folder
+        self._system = system
         for name in ("root", "share", "etc", "units", "journal", "generators"):
             (folder / name).mkdir(parents=True)
         (folder / "generators" / "fstab").symlink_to("/lib/systemd/system-generators/systemd-fstab-generator")
@@ -159,7 +167,7 @@ class SystemdMachine:
         start = f"echo $$ >{shlex.quote(str(self._cgroup))}/cgroup.procs; exec {unshare} sh -c {shlex.quote(_SETUP)} sh"
         with (self.folder / "console.log").open("wb") as output:
             self._process = subprocess.Popen(
-                ["sh", "-c", f'{start} "$@"', "sh", str(self.folder), str(BIN)],
+                ["sh", "-c", f'{start} "$@"', "sh", str(self.folder), str(BIN), str(self._system)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

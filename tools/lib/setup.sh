@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Debian packages and the virtual environment for tools/demo, tools/test, tools/bench and tools/guest.
+# Debian packages and the virtual environment for tools/demo, tools/test, tools/bench, tools/guest and tools/package.
 #
-#   source tools/lib/setup.sh; meshfs_setup demo|test|bench|guest     sets $python to the interpreter's path
+#   source tools/lib/setup.sh; meshfs_setup demo|test|bench|guest|package     sets $python to the interpreter's path
 #
 # It is safe to run this twice, even at the same time. A second run has nothing to install and takes well under 10 s.
 
@@ -10,8 +10,10 @@ packages_demo=(gcc python3-dev python3-venv pkg-config libfuse3-dev fuse3 fio)
 packages_bench=("${packages_demo[@]}" nbdkit libnbd-bin qemu-utils qemu-system-common)
 # tools/guest unpacks the packages inside the guest into .cache/guest, without installing them.
 packages_guest=("${packages_demo[@]}" qemu-system-x86)
-packages_test=("${packages_bench[@]}" qemu-system-x86 attr autofs bcache-tools btrfs-progs cryptsetup-bin e2fsprogs fdisk
-    gddrescue iproute2 lvm2 lz4 nmap rsync samba samba-testsuite sg3-utils smbclient systemd tshark winbind zstd)
+packages_package=(binutils gcc git python3-dev python3-venv pkg-config libfuse3-dev fuse3)
+packages_test=("${packages_bench[@]}" "${packages_package[@]}" qemu-system-x86 attr autofs bcache-tools btrfs-progs
+    cryptsetup-bin e2fsprogs fdisk gddrescue iproute2 lvm2 lz4 mmdebstrap nmap rsync samba samba-testsuite
+    sg3-utils smbclient systemd tshark winbind zstd)
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
@@ -54,6 +56,7 @@ _virtual_environment() {
     local venv="$root/.venv" base=${PYTHON:-/usr/bin/python3} extras="" log="$root/.cache/pip.log"
     [[ $1 == test ]] && extras="[test]"
     [[ $1 == bench ]] && extras="[bench]"
+    [[ $1 == package ]] && extras="[package]"
     python="$venv/bin/python"
     "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { say "$base is older than Python 3.11; set PYTHON to a newer one"; exit 1; }
     if ! "$python" -c 'pass' 2>/dev/null; then

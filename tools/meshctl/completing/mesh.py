@@ -4,7 +4,6 @@ A user presses a key and waits. So every question has a short time limit, and a 
 words and no error.
 """
 
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from meshctl.completing.candidates import Candidate
 from meshctl.sources import CONFIG_DEFAULT, answer_of, mount_points, read_mount
 from meshfs.cluster import config as cluster_config
 from meshfs.errors import MeshfsError
-from meshfs.telemetry.mount_records import MountRecord
+from meshfs.telemetry.mount_records import MountEnclosureRecord, MountRecord
 
 _PATIENCE_S: Final = 0.5
 
@@ -31,13 +30,16 @@ class KnownHere:
         return found
 
     def enclosures(self) -> list[Candidate]:
-        return [Candidate(identity, f"enclosure of {node}") for identity, node, _ in self._enclosures()]
+        found = []
+        for enclosure in self._enclosures:
+            found += [Candidate(enclosure.id, enclosure.path), Candidate(enclosure.path, enclosure.product)]
+        return found
 
     def slots(self) -> list[Candidate]:
         return [
-            Candidate(f"{identity}/{slot}", f"slot of {node}")
-            for identity, node, names in self._enclosures()
-            for slot in names
+            Candidate(f"{enclosure.id}/{slot.name}", slot.disk or slot.status)
+            for enclosure in self._enclosures
+            for slot in enclosure.slots
         ]
 
     def nodes(self, config: Path | None) -> list[Candidate]:
@@ -53,13 +55,6 @@ class KnownHere:
         answers = [answer_of(str(point), partial(read_mount, point, _PATIENCE_S)) for point in mount_points()]
         return [answer.read(MountRecord) for answer in answers]
 
-    def _enclosures(self) -> Iterable[tuple[str, str, list[str]]]:
-        """Yield the id, the node and the names of the slots of each enclosure."""
-        for mount in self._mounts:
-            for enclosure in _items(mount.raw.get("enclosures")):
-                slots = [str(slot.get("name", "")) for slot in _items(enclosure.get("slots"))]
-                yield str(enclosure.get("id", "")), str(enclosure.get("node", "")), slots
-
-
-def _items(value: object) -> list[dict[str, object]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    @property
+    def _enclosures(self) -> list[MountEnclosureRecord]:
+        return [enclosure for mount in self._mounts for enclosure in mount.enclosures]
