@@ -197,6 +197,9 @@ class Operations:
     # --- attributes -------------------------------------------------------------------
 
     async def getattr(self, inode: int) -> Attributes:
+        if self._tree.get(inode) is None and self._is_removed(inode):
+            # The kernel asks for the attributes before some reads, which fail with this error.
+            raise FuseError(errno.ENODEV)
         node = self._node(inode)
         if isinstance(node, DiskFile):
             # Another node may have written to the disk. rsync, cp -u and tar -g decide by stat(2) what to copy.
@@ -311,6 +314,15 @@ class Operations:
             # ESTALE makes the kernel look up the name again, which may belong to another disk by now.
             raise FuseError(errno.ESTALE)
         return node
+
+    def _is_removed(self, inode: int) -> bool:
+        """Return whether the inode is that of an open disk that was removed, and that no other disk has replaced."""
+        disks = {
+            opened.info.id
+            for opened in self.files.by_number.values()
+            if opened.opened_by[0] == inode and opened.info is not None
+        }
+        return bool(disks) and not any(map(self._tree.disk_file, disks))
 
     def _directory(self, inode: int) -> Directory:
         node = self._node(inode)

@@ -25,7 +25,7 @@ SHOWN_WITHIN_S = 2.0
 #: A round waits longer than the promise allows, to measure how late a change was shown.
 GIVEN_UP_AFTER_S = 30.0
 #: What I/O of a disk that was removed fails with.
-REMOVED = (errno.EIO, errno.ENODEV, errno.ESTALE)
+REMOVED = (errno.EIO, errno.ENODEV)
 
 
 @dataclass

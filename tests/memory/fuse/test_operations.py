@@ -359,9 +359,21 @@ async def test_missing_names_and_removed_files_have_their_errno(bench: Bench) ->
     assert refused_at_once(bench.inode, "/disk/nothing") == errno.ENOENT
     fh = await bench.open()
     bench.tree.update({}, 3)
-    assert await refused(bench.operations.getattr(inode)) == errno.ESTALE
     assert await refused(bench.operations.open(inode, os.O_RDONLY, ROOT)) == errno.ESTALE
     assert await bench.transfers.write(fh, 0, b"still open") == 10
+    await bench.operations.release(fh)
+    assert await refused(bench.operations.getattr(inode)) == errno.ESTALE
+
+
+async def test_the_attributes_of_an_open_disk_that_was_removed_are_no_such_device(bench: Bench) -> None:
+    """The kernel asks for attributes before it reads. ESTALE would say that another disk has the name now."""
+    inode = bench.inode(f"/disk/by-id/{bench.info.id}")
+    await bench.open()
+    bench.tree.update({}, 3)
+    assert await refused(bench.operations.getattr(inode)) == errno.ENODEV
+    bench.catalog.announce("n1", [replace(bench.info, instance="another")])
+    bench.tree.update(bench.catalog.disks, 4)
+    assert await refused(bench.operations.getattr(inode)) == errno.ESTALE
 
 
 async def test_an_open_that_finds_another_disk_is_tried_again_by_the_kernel(bench: Bench) -> None:
