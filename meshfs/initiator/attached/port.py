@@ -134,7 +134,7 @@ class Port:
         before, self._opened = self._opened, info
         if before is not None and is_another_disk(before, info):
             logger.warning("disk %s: replaced by another one; what was opened before gets ESTALE", info.name)
-            self._end_opens()
+            self._end_opens(errno.ESTALE)
         elif self._verifier is not None and info.verifier != self._verifier:
             logger.warning(
                 "disk %s: its owner was restarted, or a flush failed there; "
@@ -146,16 +146,16 @@ class Port:
         self.info = info
         self.exporter.learned(info)
 
-    def _end_opens(self) -> None:
-        """End everything that belongs to the replaced disk. Later handles get new opens."""
+    def _end_opens(self, number: int) -> None:
+        """Give the handles of the disk that was opened before an errno from now on. Later handles get new opens."""
         before, self._opens = self._opens, self._new_opens()
         self.flushed_seq = self.write_seq
         for attempts in before.values():
-            attempts.shared.end()
+            attempts.shared.end(number)
 
     def remove(self) -> None:
-        """Give every handle ESTALE from now on, because the disk's node has left the cluster."""
-        self._end_opens()
+        """Give every handle ENODEV from now on, because the disk's node has left the cluster."""
+        self._end_opens(errno.ENODEV)
 
     def latest(self) -> DiskInfo:
         """Return the last facts of the disk that the exporter advertised."""

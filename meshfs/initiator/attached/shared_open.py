@@ -116,8 +116,9 @@ class SharedOpen:
         self.read_max_bytes = 0
         self.write_max_bytes = 0
         self.handles: set[Any] = set()
-        #: Is set when another disk has taken the name. Every later call through this open then gets ESTALE.
+        #: Is set when another disk has taken the name, or when the disk's node has left. Later calls get `_end_errno`.
         self.ended = False
+        self._end_errno = errno.ESTALE
         #: Is set if the present open may write.
         self.writable = False
         #: The refusal of the last CREATE. It is None if the exporter did not refuse, or if a handle was added since.
@@ -145,13 +146,14 @@ class SharedOpen:
         self.refusal = None
         self._use()
 
-    def end(self) -> None:
-        """Give every call ESTALE from now on, because another disk has taken the name, and close the open.
+    def end(self, number: int) -> None:
+        """Give every call the errno ``number`` from now on, and close the open.
 
+        It is ESTALE if another disk has taken the name, and ENODEV if the disk's node has left the cluster.
         The open is fenced until it is closed. Otherwise, if both disks are the same device, as after a shrink, writes
         that are still under way could land on blocks of the new one.
         """
-        self.ended, self._ready = True, False
+        self.ended, self._end_errno, self._ready = True, number, False
         self.update()
         if self._file is not None:
             self.fence()
@@ -210,9 +212,9 @@ class SharedOpen:
 
     def raise_ended(self) -> None:
         if self.ended:
+            what = "was replaced by another one" if self._end_errno == errno.ESTALE else "has left the cluster"
             raise OSError(
-                errno.ESTALE,
-                f"disk {self._disk.info.name} was replaced by another one since it was opened; open it again",
+                self._end_errno, f"disk {self._disk.info.name} {what} since it was opened; open it again if it is there"
             )
 
     # --- used by attempts --------------------------------------------------------------
