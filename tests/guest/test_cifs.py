@@ -69,3 +69,18 @@ def test_the_security_descriptor_of_a_disk_can_be_asked_for(cluster: LocalCluste
     with cifs(cluster, tmp_path / "mnt", "sec=ntlmsspi") as share:
         shown = run("getcifsacl", "-r", share / "disk0")
     assert "OWNER:S-1-" in shown, shown
+
+
+def test_the_kernels_client_punches_holes_and_zeroes(cluster: LocalCluster, tmp_path: Path) -> None:
+    """fallocate sends SET_SPARSE and SET_ZERO_DATA. The hole frees blocks of the image at the owner."""
+    image = cluster.nodes["n1"].disks[0].path
+    with cifs(cluster, tmp_path / "mnt", "vers=3.1.1") as share:
+        disk = share / "disk0"
+        run("dd", "if=/dev/urandom", f"of={disk}", "bs=1M", "count=8", "conv=notrunc,fsync")
+        before, full = image.read_bytes(), image.stat().st_blocks * 512
+        run("fallocate", "--punch-hole", "--offset", "1M", "--length", "4M", disk)
+        assert image.read_bytes() == before[:MIB] + bytes(4 * MIB) + before[5 * MIB :]
+        assert full - image.stat().st_blocks * 512 >= 4 * MIB
+        run("fallocate", "--zero-range", "--keep-size", "--offset", "6000000", "--length", "5000", disk)
+        assert image.read_bytes()[6000000:6005000] == bytes(5000)
+        assert disk.stat().st_size == DISK_BYTES
