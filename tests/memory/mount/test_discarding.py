@@ -16,6 +16,7 @@ from meshfs.mount.discarding import Discarder
 from meshfs.namespace.catalog import Catalog
 from meshfs.namespace.tree import MeshTree
 from meshfs.program.control import RefusedError
+from meshlab.fakes.enclosure_port import FakeEnclosurePort
 from meshlab.fakes.port import FakePort, fake_disk
 
 SIZE = 64 * 1024
@@ -53,7 +54,9 @@ class Bench:
         mesh = Mesh()
         tree = MeshTree(["n1"], 1)
         tree.update(mesh.catalog.disks, 2)
-        self.operations = Operations(tree, lambda info: self.port, lambda whole: b"{}", OpenFiles(), GonePages())
+        self.operations = Operations(
+            tree, lambda info: self.port, FakeEnclosurePort, lambda whole: b"{}", OpenFiles(), GonePages()
+        )
         self.pages = Pages()
         self.operations._pages = self.pages
         file = tree.disk_file(INFO.id)
