@@ -60,6 +60,8 @@ DECODERS: tuple[tuple[Callable[[bytes], object], bytes], ...] = (
     (m.unpack_break_acknowledgment, m.LeaseBreak(bytes(16), 1).pack()),
     (m.Smb1Negotiate.unpack, m.Smb1Negotiate((b"NT LM 0.12", m.Smb1Negotiate.SMB_2_WILDCARD)).pack()),
     (m.ValidateNegotiateRequest.unpack, m.ValidateNegotiateRequest(1, bytes(16), 1, (0x300, 0x311)).pack()),
+    (m.TrimRanges.unpack, m.TrimRanges(((0, 4096), (1 << 40, 1 << 20))).pack()),
+    (m.TrimOutput.unpack, m.TrimOutput(2).pack()),
     (m.ValidateNegotiateResponse.unpack, m.ValidateNegotiateResponse(1, bytes(16), 1, 0x300).pack()),
 )
 
