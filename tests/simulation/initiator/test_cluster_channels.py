@@ -28,9 +28,11 @@ import trio
 
 from meshfs import limits
 from meshfs.disk.base import Op
+from meshfs.enclosure_info import SHARE_ENCLOSURES
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.states import PathState
 from meshfs.initiator.session import balance as spread
+from meshfs.model import SHARE_DISKS
 from meshfs.smb.constants import Command
 from meshfs.transport.stream import StreamTransport
 from meshlab.models.blocks import BLOCK_BYTES
@@ -298,15 +300,16 @@ class WorldOfChannels(World):
             assert len(theirs.channels) == len(ours.channels) == len(mount.paths)
             assert not theirs.closing
             assert all(lane.held == 0 for shared in mount.port.shared_opens() for lane in shared.lanes.values())
-            opens = [opened.name for opened in theirs.opens.values()]
-            assert opens.count("") == 1
-            assert sum(len(channel.in_flight()) for channel in ours.channels) <= 1, "one CHANGE_NOTIFY"
+            roots = Counter(opened.tree.share for opened in theirs.opens.values() if not opened.name)
+            assert roots[SHARE_DISKS] == 1
+            assert roots[SHARE_ENCLOSURES] <= 1 + LOST_CREATES[theirs.id]
+            assert sum(len(channel.in_flight()) for channel in ours.channels) <= 2, "a CHANGE_NOTIFY for each root"
             for channel in ours.channels:
                 check_idle(channel)
 
 
 def check_idle(channel: Channel) -> None:
-    """Check that only a waiting CHANGE_NOTIFY uses anything of the channel."""
+    """Check that only waiting CHANGE_NOTIFYs use anything of the channel."""
     assert channel.logged_in
     assert not channel.why
     assert channel.requests.window.waiting == 0
