@@ -566,6 +566,31 @@ INTERFACES_RETRY_S: Final = 1.0
 # block the event loop.
 INTERFACE_MESSAGES_MAX: Final = 4096
 
+# --- the symmetry check ---------------------------------------------------------------
+
+# The view of a mount: DISKS_PER_NODE_MAX disks with long ids take 200 KiB.
+VIEW_MAX_BYTES: Final = 1 * MIB
+# The exporters of which a view tells how they are reached. Larger clusters have not been tried.
+VIEW_EXPORTERS_MAX: Final = 1024
+# The mounts of one node whose views an exporter keeps. A view takes up to 1 MiB.
+VIEWS_PER_NODE_MAX: Final = 8
+# The views of all nodes, as an exporter returns them. 16 nodes and 1024 disks take 2 MiB.
+VIEWS_MAX_BYTES: Final = 4 * MIB
+# A mount sends its view this often, even if nothing changed. So its age tells whether the mount still works.
+VIEW_EVERY_S: Final = 30.0
+# A mount sends a changed view only after this time, because changes come in groups.
+VIEW_PAUSE_S: Final = 1.0
+# A view is older than this if its mount has missed two of its times.
+VIEW_OLD_S: Final = 75.0
+# An exporter that does not answer `meshctl check` within this time counts as silent. It is less than CONTROL_TIMEOUT_S,
+# by which the mount has to answer meshctl.
+CHECK_TIMEOUT_S: Final = 4.0
+# `meshctl check` asks a mount about this many exporters at once, which is half of CONTROL_CONNECTIONS_MAX.
+CHECK_AT_ONCE: Final = 8
+# `meshctl check` compares again for this long before it reports a difference. A change is in all views after
+# VIEW_PAUSE_S and the time in which the mounts take over the change.
+CHECK_WAIT_S: Final = 5.0
+
 # --- mount ----------------------------------------------------------------------------
 
 # An exporter's list of disks: enough for a thousand disks. Each query costs credits for the whole length.

@@ -22,9 +22,10 @@ from meshfs.initiator.attached.port import Port
 from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.initiator.remote.dialing import TcpWays, UnixWay, Ways
 from meshfs.initiator.remote.exporter import RemoteExporter
-from meshfs.initiator.remote.status import exporter_status
+from meshfs.initiator.remote.status import exporter_status, reach_of
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.linux.interfaces import Interface, KnownInterfaces
+from meshfs.mesh_view import DiskView, MountView, ViewExchange
 from meshfs.smb.auth import Login
 from meshfs.telemetry.documents import DiskIoDocument, RemoteExporterStatus
 
@@ -59,6 +60,8 @@ class Initiator:
         self._pool = BufferPool()
         #: Is called when the state or the disks of an exporter changed. It must not await.
         self.on_change: Callable[[], None] = lambda: None
+        #: Returns the disks of a node that the mount shows, for the views of the mesh.
+        self.shown_disks: Callable[[str], tuple[DiskView, ...]] = lambda _: ()
         self._interfaces: tuple[Interface, ...] = ()
         self._policy = policy or Policy(settings.config.cluster.security)
         # All exporters see the same ClientGuid (MS-SMB2 3.2.1.1), and a new one after a restart.
@@ -76,11 +79,30 @@ class Initiator:
             policy=self._policy,
             guid=self._guid,
             pool=self._pool,
-            on_change=lambda: self.on_change(),
+            on_change=self._changed,
             channels=multichannel.channels,
             dead_after_s=multichannel.dead_after_s,
             io_timeout_s=self._settings.io_timeout_s,
+            own_view=functools.partial(self._view, node.name),
         )
+
+    def _changed(self) -> None:
+        self.on_change()
+        for exporter in self.exporters.values():
+            exporter.views.changed()
+
+    def _view(self, node: str) -> MountView:
+        """Return what this mount sees of the disks of a node, and how it reaches every exporter."""
+        reach = (reach_of(exporter) for exporter in self.exporters.values())
+        return MountView(self.shown_disks(node), tuple(reach))
+
+    async def exchange_views(self, node: str) -> ViewExchange:
+        """Return the views of all mounts from the exporter of a node, within CHECK_TIMEOUT_S.
+
+        Raises KeyError if the config has no such exporter, ChannelLost if it is away, StatusError if it refuses, and
+        TimeoutError.
+        """
+        return await self.exporters[node].views.exchange(trio.current_time() + limits.CHECK_TIMEOUT_S)
 
     def reload(self, settings: InitiatorSettings) -> None:
         """Use other settings of the same node from now on. The caller then looks at ``exporters`` again.

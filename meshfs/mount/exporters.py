@@ -9,6 +9,7 @@ from meshfs.enclosure_info import EnclosureInfo
 from meshfs.fuse.enclosure_files import EnclosurePort
 from meshfs.fuse.handles import DiskPort
 from meshfs.initiator import ExporterState
+from meshfs.mesh_view import DiskView, ViewExchange
 from meshfs.model import DiskInfo
 from meshfs.mount.settings import Settings
 from meshfs.telemetry.documents import DiskIoDocument, RemoteExporterStatus
@@ -34,6 +35,7 @@ class Exporters(Protocol):
     """Declares the methods of the initiator that a mount uses."""
 
     on_change: Callable[[], None]
+    shown_disks: Callable[[str], tuple[DiskView, ...]]
 
     @property
     def exporters(self) -> Mapping[str, ExporterView]: ...
@@ -51,6 +53,12 @@ class Exporters(Protocol):
         """Return the number of I/O errors of each disk that has been used."""
 
     def reload(self, settings: Settings) -> None: ...
+
+    async def exchange_views(self, node: str) -> ViewExchange:
+        """Return the views of all mounts from the exporter of a node, within a time limit.
+
+        Raises KeyError if the config has no such exporter, MeshfsError if it does not answer, and TimeoutError.
+        """
 
     async def settle(self) -> None:
         """Flush all writes that are not flushed yet. Never raises; has a time limit."""

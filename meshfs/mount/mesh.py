@@ -10,6 +10,7 @@ import trio
 from meshfs.enclosure_info import EnclosureInfo
 from meshfs.fuse.gone_pages import GonePages
 from meshfs.initiator import ExporterState
+from meshfs.mesh_view import DiskView
 from meshfs.model import DiskInfo
 from meshfs.mount.exporters import Exporters
 from meshfs.mount.settings import Settings
@@ -53,6 +54,12 @@ class Mesh:
             self._update()
         if all(exporter.state is not ExporterState.CONNECTING for exporter in self._initiator.exporters.values()):
             self.settled.set()
+
+    def shown_disks(self, node: str) -> tuple[DiskView, ...]:
+        """Return the disks of a node that the tree shows, and that the node's exporter offers now."""
+        disks = self.catalog.disks.values()
+        infos = (disk.info for disk in disks if disk.present and disk.info.node == node)
+        return tuple(DiskView(info.id, info.size_bytes, info.instance) for info in infos)
 
     def _update(self) -> None:
         self._gone.add(self.tree.update(self.catalog.disks, time.time_ns(), self.enclosures.enclosures))

@@ -18,6 +18,7 @@ from meshfs.cluster.config_watch import ConfigWatch, LoadedConfig
 from meshfs.fuse.gone_pages import GonePages
 from meshfs.fuse.handles import OpenFiles
 from meshfs.fuse.operations import Operations
+from meshfs.mount.check import MeshCheck
 from meshfs.mount.discarding import Discarder
 from meshfs.mount.exporters import Exporters
 from meshfs.mount.in_force import InForce
@@ -54,6 +55,8 @@ class Mount:
         )
         self.discarder = Discarder(self.mesh, lambda info: initiator.port(info.id), self.operations)
         initiator.on_change = self.mesh.refresh
+        initiator.shown_disks = self.mesh.shown_disks
+        self.check = MeshCheck(settings.node, self.mesh, initiator)
         self.mesh.refresh()
 
     def reload(self, settings: Settings, loaded: LoadedConfig) -> None:

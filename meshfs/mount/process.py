@@ -57,7 +57,11 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
                 nursery.start_soon(mount.run)
                 nursery.start_soon(_reload_on_signal, reloader)
                 nursery.start_soon(metrics.run)
-                verbs = {"reload": reloader.answer, "discard": mount.discarder.answer}
+                verbs = {
+                    "reload": reloader.answer,
+                    "discard": mount.discarder.answer,
+                    "check": mount.check.answer,
+                }
                 if control is not None:
                     nursery.start_soon(serve_control, control, verbs)
                 served = trio.Event()

@@ -15,9 +15,7 @@ HEADER_BYTES: Final = 64
 TRANSFORM_HEADER_BYTES: Final = 52
 
 MESSAGE_ID_UNSOLICITED: Final = 0xFFFFFFFFFFFFFFFF
-TREE_ID_RELATED: Final = 0xFFFFFFFF
 SESSION_ID_RELATED: Final = 0xFFFFFFFFFFFFFFFF
-FILE_ID_RELATED: Final = b"\xff" * 16
 
 
 class Command(enum.IntEnum):
@@ -325,7 +323,7 @@ class LockFlags(enum.IntFlag):
 
 
 class Fsctl(enum.IntEnum):
-    """Names the control codes of IOCTL (MS-SMB2 2.2.31), and one code of meshfs."""
+    """Names the control codes of IOCTL (MS-SMB2 2.2.31), and the codes of meshfs."""
 
     DFS_GET_REFERRALS = 0x00060194
     DFS_GET_REFERRALS_EX = 0x000601B0
@@ -343,6 +341,8 @@ class Fsctl(enum.IntEnum):
     MESHFS_QUERY_DISKS = 0x00146004
     #: Returns the enclosures of the share `enclosures`, as ``enclosure_info.encode_enclosures`` writes them (0x802).
     MESHFS_QUERY_ENCLOSURES = 0x00146008
+    #: Takes what a mount sees of the mesh, and returns what all mounts see, as ``mesh_view`` writes both (0x803).
+    MESHFS_EXCHANGE_VIEWS = 0x0014600C
 
 
 #: Tells that the control code of an IOCTL is an FSCTL (MS-SMB2 2.2.31, Flags).

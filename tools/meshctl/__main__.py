@@ -7,6 +7,7 @@ from functools import partial
 
 from meshctl import (
     admin,
+    check,
     complete,
     discard,
     disks,
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (
         *(status, disks, enclosures, paths, flows, flows_set, lamps, admin),
-        *(top, wait, reload, discard, keygen, password),
+        *(top, check, wait, reload, discard, keygen, password),
     ):
         module.add_parser(verbs)
     # These two know the whole command line, also the verbs that are added after them.

@@ -8,7 +8,7 @@ connections, and the table of all sessions (`sessions.py`) ends them.
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from meshfs import limits
 from meshfs.errors import StatusError
@@ -16,6 +16,7 @@ from meshfs.exporter.rules.holdings import Holdings, Resource
 from meshfs.exporter.state.closing import close_all
 from meshfs.exporter.state.open import Open
 from meshfs.exporter.state.tree import Tree
+from meshfs.mesh_view import MountView
 from meshfs.model import IoClass
 from meshfs.smb.auth import Acceptor
 from meshfs.smb.connection import Connection, Role
@@ -26,6 +27,13 @@ from meshfs.smb.states import SESSION, SessionState, SmbEvent, next_state
 
 #: The states in which requests of a session are served.
 SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, SessionState.RECHALLENGED))
+
+
+class SessionView(NamedTuple):
+    """Holds the view of a mount, and the time at which it was received, by the exporter's clock."""
+
+    view: MountView
+    received_s: float
 
 
 class BoundConnection(Protocol):
@@ -77,6 +85,7 @@ class Session:
         "state",
         "trees",
         "user",
+        "view",
     )
 
     def __init__(self, session_id: int, peer: BoundConnection, preauth: PreauthHash) -> None:
@@ -108,6 +117,8 @@ class Session:
         self.trees: dict[int, Tree] = {}
         self.last_tree_id = 0
         self.opens: dict[int, Open] = {}
+        #: What the mount of this session sees of the mesh, or None until the mount has told.
+        self.view: SessionView | None = None
         #: The opens that are closed and still have I/O at a disk.
         self.closing: dict[int, Open] = {}
 

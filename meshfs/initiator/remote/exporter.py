@@ -29,8 +29,10 @@ from meshfs.initiator.remote.path_keeper import PathKeeper
 from meshfs.initiator.remote.paths import Paths
 from meshfs.initiator.remote.plan import Path
 from meshfs.initiator.remote.states import EXPORTER, ExporterEvent, ExporterState, next_state
+from meshfs.initiator.remote.views import Views
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.initiator.session.session import InitiatorSession
+from meshfs.mesh_view import MountView
 from meshfs.model import DiskInfo
 from meshfs.smb.auth import Login
 
@@ -53,6 +55,7 @@ class RemoteExporter:
         channels: int = limits.CHANNELS_PER_PATH,
         dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S,
         io_timeout_s: float = limits.IO_TIMEOUT_S,
+        own_view: Callable[[], MountView] = MountView,
     ) -> None:
         self.node = node
         self.state = ExporterState.CONNECTING
@@ -91,6 +94,7 @@ class RemoteExporter:
         )
         self._joining = Joining(self, policy, guid, login)
         self.news = News(self, self._paths)
+        self.views = Views(self, own_view)
         self.questions = DiskQuestions(self)
 
     @property
@@ -206,6 +210,7 @@ class RemoteExporter:
         self.away_since_s = None
         self._set_disks(disks)
         self.spawn(self.news.follow, session)
+        self.spawn(self.views.follow, session)
         self._enter(ExporterEvent.LOGGED_IN, "")
         logger.info(
             "exporter %s connected at %s, %d disks", self.node, session.channels[0].transport.remote, len(disks)

@@ -6,6 +6,7 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.path_keeper import PathKeeper
 from meshfs.initiator.remote.states import ExporterState, PathState
+from meshfs.mesh_view import ReachView
 from meshfs.telemetry.documents import ChannelStatus, PathStatus, RemoteExporterStatus
 
 #: The states in which the next attempt to connect has a time.
@@ -47,6 +48,24 @@ def exporter_status(exporter: RemoteExporter, now: float) -> RemoteExporterStatu
     }
 
 
+def reach_of(exporter: RemoteExporter) -> ReachView:
+    """Return how this mount reaches the exporter. Paths that the plan keeps in reserve do not count as planned."""
+    states = [_state(keeper) for keeper in exporter.keepers]
+    return ReachView(
+        exporter.node,
+        exporter.state.value,
+        paths=states.count(PathState.CONNECTED),
+        planned=len(states) - states.count(PathState.IDLE),
+        why=exporter.why,
+    )
+
+
+def _state(keeper: PathKeeper) -> PathState:
+    """Return the state of a path. A path whose interface is down counts as down, because it is not idle by choice."""
+    local = keeper.path.local
+    return PathState.DOWN if local is not None and not local.up and keeper.channel is None else keeper.state
+
+
 def _left(until: float | None, now: float) -> float | None:
     return None if until is None else round(max(0.0, until - now), 3)
 
@@ -54,7 +73,6 @@ def _left(until: float | None, now: float) -> float | None:
 def _path_status(exporter: RemoteExporter, keeper: PathKeeper, now: float) -> PathStatus:
     path, channel = keeper.path, keeper.channel
     local = path.local
-    down = local is not None and not local.up and channel is None
     sent_bytes, received_bytes = keeper.ended.sent_bytes, keeper.ended.received_bytes
     if channel is not None:
         sent_bytes, received_bytes = sent_bytes + channel.sent_bytes, received_bytes + channel.received_bytes
@@ -68,8 +86,7 @@ def _path_status(exporter: RemoteExporter, keeper: PathKeeper, now: float) -> Pa
         "number": path.number,
         "speed_bits_s": path.speed_bits_s,
         "rdma": path.rdma,
-        # On an interface that is down nothing can be tried, so the path is not idle by choice.
-        "state": (PathState.DOWN if down else keeper.state).value,
+        "state": _state(keeper).value,
         "selected": not keeper.choice.why_not,
         "why": keeper.choice.why_not or keeper.why,
         "retry_in_s": _left(keeper.retry_at, now) if keeper.state is PathState.DOWN else None,

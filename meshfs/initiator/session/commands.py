@@ -14,6 +14,7 @@ from meshfs.initiator.channel.credits import Lane
 from meshfs.initiator.channel.slots import Reply, Slot
 from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.trees import TreeConnect
+from meshfs.mesh_view import MountView, ViewExchange, decode_exchange, encode_view
 from meshfs.model import DiskInfo, decode_disks
 from meshfs.smb.constants import (
     AccessMask,
@@ -196,6 +197,23 @@ def _disks(reply: Reply) -> tuple[DiskInfo, ...]:
         return tuple(decode_disks(IoctlResponse.unpack(reply.body).output, limits.DISKS_PER_NODE_MAX + 1))
     except ValueError as error:
         raise RemoteProtocolError(f"the list of disks makes no sense: {error}") from error
+
+
+async def exchange_views(
+    channel: Channel, root: RemoteOpen, view: MountView, deadline: float, *, answered: bool = False
+) -> ViewExchange:
+    """Send the view of this mount. If ``answered``, return the views of all mounts, or else an empty exchange."""
+    data = encode_view(view)
+    size = min(channel.connection.negotiated.max_transact_bytes, limits.VIEWS_MAX_BYTES) if answered else 0
+    body = IoctlRequest(Fsctl.MESHFS_EXCHANGE_VIEWS, root.file_id, data, size).pack()
+    slot = channel.start_request(
+        Command.IOCTL, body, tree_id=root.tree.tree_id, deadline=deadline, charge=charge_for(max(len(data), size))
+    )
+    output = IoctlResponse.unpack((await channel.answer(slot)).body).output
+    try:
+        return decode_exchange(output) if answered else ViewExchange()
+    except ValueError as error:
+        raise RemoteProtocolError(str(error)) from error
 
 
 async def query_interfaces(channel: Channel, tree: TreeConnect) -> tuple[Remote, ...]:

@@ -9,6 +9,7 @@ from meshfs.cluster.config import Config
 from meshfs.enclosure_info import EnclosureInfo
 from meshfs.initiator import ExporterState
 from meshfs.initiator.attached.port_meter import PortMeter
+from meshfs.mesh_view import DiskView, MountView, SeenView, ViewExchange
 from meshfs.model import DiskInfo
 from meshfs.telemetry.documents import DiskIoDocument, RemoteExporterStatus
 from meshlab.fakes.enclosure_port import FakeEnclosurePort
@@ -41,6 +42,7 @@ class FakeInitiator:
 
     def __init__(self, settings: HasConfig) -> None:
         self.on_change: Callable[[], None] = lambda: None
+        self.shown_disks: Callable[[str], tuple[DiskView, ...]] = lambda _: ()
         self.exporters = {node.name: FakeExporter() for node in settings.config.nodes}
         self.ports: dict[str, FakePort] = {}
         self.enclosures: dict[str, FakeEnclosurePort] = {}
@@ -68,6 +70,11 @@ class FakeInitiator:
         known = self.exporters
         nodes = [node.name for node in settings.config.nodes if node.disks]
         self.exporters = {node: known.get(node, FakeExporter()) for node in nodes}
+
+    async def exchange_views(self, node: str) -> ViewExchange:
+        """Return what the exporter offers, and the view of this mount."""
+        disks = self.shown_disks(node)
+        return ViewExchange(disks, (SeenView("n1", 0.0, MountView(disks)),))
 
     async def settle(self) -> None:
         """Do nothing: there are never unflushed writes."""

@@ -4,9 +4,12 @@ from typing import Final
 
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.disk.facts import disk_facts
+from meshfs.exporter.kinds.disk.views import exchange_views
 from meshfs.exporter.kinds.root import RootOpen, root_creator
 from meshfs.exporter.state.offered_disk import OfferedDisk
+from meshfs.smb.constants import Fsctl
 from meshfs.smb.info import FileFacts
+from meshfs.smb.messages import IoctlRequest
 
 
 class DisksRoot(RootOpen[OfferedDisk]):
@@ -25,6 +28,12 @@ class DisksRoot(RootOpen[OfferedDisk]):
             return self.offer.visible(node)
         named = self.offer.find(name.decode(errors="replace"), node)
         return [] if named is None else [named]
+
+    def ioctl(self, request: Request, body: IoctlRequest) -> None:
+        if body.ctl_code == Fsctl.MESHFS_EXCHANGE_VIEWS:
+            exchange_views(request, body, self)
+        else:
+            super().ioctl(request, body)
 
 
 def _open(request: Request, access: int) -> DisksRoot:
