@@ -138,7 +138,8 @@ def test_an_excluded_disk_is_not_offered_although_it_is_included(tmp_path: Path,
     other = stack.enter_context(loop_device(tmp_path / "other.img", SIZE))
     cluster = stack.enter_context(LocalCluster(tmp_path / "cluster"))
     cluster.add_node("n1")
-    cluster.nodes["n1"].discovery = f'{include("/dev/loop*")}\nexclude = [{{ path = "{device}" }}]'
+    # A pattern such as /dev/loop* would also match devices of others, which the exporter would claim.
+    cluster.nodes["n1"].discovery = f'{include(device, other)}\nexclude = [{{ path = "{device}" }}]'
     cluster.write()
     cluster.keygen()
     cluster.start_exporter("n1")
