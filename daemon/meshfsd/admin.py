@@ -104,7 +104,9 @@ class DiskAdmin:
     def _drain(self, served: ServedDisk) -> None:
         self._happened(served, AdminEvent.DRAIN)
         self._stop(served)
-        # The requests that a suspension held back are done, or refused if there is no device.
+        # The requests that a suspension held back are done, or refused if there is no device. If the device goes away
+        # before they are flushed, they are lost.
+        served.admin.flushed = False
         served.runner.resume()
         self._take_steps(served, self._empty)
         self._disks.announce(served)
@@ -128,7 +130,7 @@ class DiskAdmin:
         served.runner.resume()
         if served.disk is not None:
             served.admin.flushed = False
-        if served.disk is not None or not was_drained:
+        if served.health.served or not was_drained:
             self._disks.announce(served)
         # A drained disk is announced, and takes opens, when its keeper has tried to claim the device.
         self._disks.poke({served.name})
@@ -198,7 +200,9 @@ class DiskAdmin:
                 await trio.sleep_forever()
             if self._ends.get(served) is scope:
                 del self._ends[served]
-                self._resume(served, "the time of its suspension is over")
+                # The disk may have been withdrawn meanwhile, and another disk may have its name.
+                if self._disks.served.get(served.name) is served:
+                    self._resume(served, "the time of its suspension is over")
 
         assert self._nursery is not None, "verbs are handled while it runs"
         self._nursery.start_soon(wait)

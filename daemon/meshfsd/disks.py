@@ -121,12 +121,18 @@ class Disks:
         """
         by_name = {config.name: config for config in wanted}
         old = [name for name, served in self.served.items() if not _stays(served, by_name.get(name), found.get(name))]
+        # A disk that is replaced under the same name stays drained, because its administrator still wants that.
+        drained = {name for name in old if self.served[name].admin.drains}
         async with trio.open_nursery() as nursery:
             for name in old:
                 nursery.start_soon(self._withdraw, name)
         for name, served in self.served.items():
             self._take_config(served, by_name[name])
-        new = [self._keeper(config, cluster) for config in wanted if config.name not in self.served]
+        new = [
+            self._keeper(config, cluster, drained=self.drained or config.name in drained)
+            for config in wanted
+            if config.name not in self.served
+        ]
         async with trio.open_nursery() as nursery:
             for keeper in new:
                 nursery.start_soon(keeper.claim)
@@ -134,9 +140,9 @@ class Disks:
             self._offer(keeper)
         self._take_policies(cluster)
 
-    def _keeper(self, config: DiskConfig, cluster: Config) -> DiskKeeper:
+    def _keeper(self, config: DiskConfig, cluster: Config, *, drained: bool) -> DiskKeeper:
         served = make_served(self._exporter.name, config, cluster, self._places.get(config.name, DiskPlace()))
-        if self.drained:
+        if drained:
             served.admin = Administration(AdminState.DRAINED)
             served.update_offered()
         return DiskKeeper(served, self._engine, self._pool, self.calibration.load, self.calibration.folder)

@@ -300,7 +300,8 @@ class DiskKeeper:
 
     async def _release_on_purpose(self, released: trio.Event) -> None:
         served = self.served
-        if served.disk is not None:
+        # The disk may have been resumed since.
+        if served.disk is not None and served.admin.drains:
             served.health.released(time.monotonic())
             await self._release()
         self._let_go = None
@@ -322,7 +323,7 @@ class DiskKeeper:
         served, idle = self.served, not self.served.busy
         close = served.release(clean=idle)
         self._recording.cancel()
-        if self.scope.cancelled_caught and self._let_go is not None:
+        if self.scope.cancel_called and self._let_go is not None:
             self._let_go.set()
         try:
             # The close does not use `_calls`: an abandoned call there must not keep the disk open.

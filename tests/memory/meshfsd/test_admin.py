@@ -14,6 +14,7 @@ import trio
 from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Config, load
 from meshfs.disk.base import DiskRequest, Op
+from meshfs.disk.errnos import Sign
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.model import DiskState, FlowKey, IoClass
 from meshfs.program.control import answer
@@ -213,6 +214,75 @@ async def test_a_drain_that_is_taken_back_goes_on_serving(bench: Bench) -> None:
     await trio.testing.wait_all_tasks_blocked()
     assert bench.engine.unanswered == [], "no flush is sent"
     assert bench.state is DiskState.OK
+
+
+async def test_writes_that_a_drain_lets_go_are_lost_if_the_device_goes_away_before_they_are_flushed(
+    bench: Bench,
+) -> None:
+    await bench.disk("suspend")
+    await bench.flushed()
+    await bench.until(lambda: bench.served.admin.settled)
+    bench.submit(Op.WRITE)
+    file = bench.served.disk
+    assert file is not None
+    verifier = file.verifier
+    await bench.disk("drain")
+    bench.engine.answer()
+    assert bench.results == [4096]
+    # The image is removed before the flush of the drain has ended.
+    file.on_error(Op.WRITE, errno.ENODEV, Sign.GONE)
+    await bench.until(lambda: file.verifier != verifier)
+    bench.engine.answer(-errno.EIO)
+    await bench.until(lambda: bench.served.admin.settled)
+    assert not bench.served.admin.flushed
+
+
+async def test_a_disk_that_is_resumed_before_its_device_is_closed_stays_open(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, looked = trio.Event(), trio.Event()
+    keeper = bench.disks._keepers["disk0"]
+
+    async def look() -> None:
+        looking.set()
+        await looked.wait()
+
+    monkeypatch.setattr(keeper, "look", look)
+    keeper.poke()
+    await looking.wait()
+    await bench.disk("drain")
+    await bench.flushed()
+    await bench.until(lambda: keeper._let_go is not None)
+    file = bench.served.disk
+    await bench.disk("resume")
+    looked.set()
+    await bench.until(lambda: keeper._let_go is None)
+    bench.submit()
+    bench.engine.answer()
+    assert (bench.served.disk, bench.results, bench.state) == (file, [4096], DiskState.OK)
+
+
+async def test_the_end_of_a_suspension_does_not_concern_a_disk_that_took_the_name(bench: Bench) -> None:
+    await bench.disk("suspend", for_s=0.2)
+    await bench.flushed()
+    await bench.disks.apply([], bench.config, {})
+    await bench.apply()
+    await trio.sleep(0.3)
+    assert (bench.rediscovered, bench.state) == (0, DiskState.OK)
+
+
+async def test_a_disk_that_a_reload_replaces_stays_drained(bench: Bench, tmp_path: Path) -> None:
+    await bench.disk("drain")
+    await bench.flushed()
+    await bench.until(lambda: bench.served.admin.settled)
+    (tmp_path / "new.img").write_bytes(bytes(SIZE_BYTES))
+    (tmp_path / "new.img").rename(tmp_path / "disk0.img")
+    before = bench.served
+    await bench.apply()
+    assert bench.served is not before
+    assert (bench.state, bench.served.disk) == (DiskState.DRAINED, None)
+    await bench.disk("resume")
+    await bench.until(lambda: bench.state is DiskState.OK)
 
 
 async def test_a_drained_node_serves_no_disk_that_is_added(bench: Bench) -> None:
