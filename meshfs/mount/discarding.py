@@ -94,9 +94,9 @@ class Discarder:
             # The next request will meet the error again, unless it was a passing one.
             logger.info("disk %s: a part of its range was cleared, and then: %s", info.id, error)
         finally:
-            # A part of the range may be cleared even if the call failed.
-            await self._cached.drop_pages(info.id, wanted.offset, wanted.offset + wanted.length)
             try:
+                # A part of the range may be cleared even if the call failed.
+                await self._cached.drop_pages(info.id, wanted.offset, wanted.offset + wanted.length)
                 if done:
                     await handle.flush()
             finally:

@@ -109,8 +109,10 @@ async def converse(stream: trio.abc.Stream, verbs: Mapping[str, Handler], silent
         if patience.cancelled_caught:
             return
         line, _, received = received.partition(b"\n")
+        # A handler may take longer than the time limit, for example to discard a part of a slow disk.
+        made = await answer(bytes(line), verbs) + b"\n"
         with trio.move_on_after(limits.CONTROL_TIMEOUT_S):
-            await stream.send_all(await answer(bytes(line), verbs) + b"\n")
+            await stream.send_all(made)
 
 
 async def answer(line: bytes, verbs: Mapping[str, Handler]) -> bytes:

@@ -178,3 +178,19 @@ async def test_a_part_that_is_done_before_an_error_is_told(bench: Bench, monkeyp
     assert await bench.ask() == 2048
     assert bench.port.calls[-1][0] == "flush"
     assert "broken" in await refusal(bench, offset=2048, length=1024)
+
+
+async def test_the_disk_is_closed_if_the_mount_ends_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = trio.Event()
+
+    async def enter(operation: str, *rest: Any) -> None:
+        if operation == "discard":
+            started.set()
+            await trio.sleep_forever()
+
+    monkeypatch.setattr(bench.port, "enter", enter)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.ask)
+        await started.wait()
+        nursery.cancel_scope.cancel()
+    assert bench.port.handles == 0

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from meshfs import limits
-from meshfs.program.control import Answer, Request, serve_control
+from meshfs.program.control import Answer, Request, converse, serve_control
 from meshfs.program.control_client import read_control
 from meshfs.transport.listening import listen_unix
 
@@ -53,3 +54,17 @@ async def test_silent_connections_lock_nobody_out(tmp_path: Path) -> None:
                 await silent[-1].send_all(b'{"verb": "status"}\n')
                 assert await silent[-1].receive_some() == b'{"well": true}\n'
             nursery.cancel_scope.cancel()
+
+
+async def test_a_handler_that_takes_long_is_not_cut_off(autojump_clock: object) -> None:
+    async def slow(_: Request) -> Answer:
+        await trio.sleep(10 * limits.CONTROL_TIMEOUT_S)
+        return {"done": 1}
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(converse, theirs, {"slow": slow})
+        await ours.send_all(b'{"verb": "slow"}\n')
+        with trio.fail_after(20 * limits.CONTROL_TIMEOUT_S):
+            assert await ours.receive_some() == b'{"done": 1}\n'
+        await ours.aclose()
