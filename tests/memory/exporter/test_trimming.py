@@ -272,6 +272,19 @@ def test_a_read_of_another_node_waits_at_most_for_one_piece(disk) -> None:
     assert disk.data[:5] == b"other"
 
 
+def test_a_range_that_another_open_locks_meanwhile_is_not_discarded(client, disk) -> None:
+    message_id = begin(client, disk)
+    other = client_of(client.exporter, "n3")
+    theirs = other.open("disk0")
+    lock = LockRequest(FileId(theirs, theirs), (LockElement(SIZE - 10, 10, EXCLUSIVE_NOW),))
+    assert other.call(Command.LOCK, lock.pack()).status == 0
+    assert other.call(Command.WRITE, write_body(theirs, SIZE - 10, b"other")).status == 0
+    disk.release()
+    client.collect()
+    assert client.take(message_id).status == NtStatus.FILE_LOCK_CONFLICT
+    assert disk.data[FIRST:] == FULL[FIRST:-10] + b"other" + FULL[-5:]
+
+
 def test_a_cancelled_discard_is_answered_when_its_piece_has_left_the_disk(client, disk) -> None:
     message_id = begin(client, disk)
     client.deliver(client.pack(Command.CANCEL, CancelRequest().pack(), message_id=message_id)[1])

@@ -1,7 +1,8 @@
 """Carries out zeroings and discards of a disk, which may be as large as the disk, piece by piece.
 
 Only one piece of a request at a time is queued or at the disk. Between two pieces, other requests of the disk are
-served. If the open is closed, the connection is lost, or the request is cancelled, no further piece begins.
+served. If the open is closed, the connection is lost, the request is cancelled, or another open locks a part of the
+rest, no further piece begins.
 
     start -> [queue -> disk] -> [queue -> disk] -> ... -> the reply
                       after a quick piece the next one is twice as large, and after a slow one half as large
@@ -143,8 +144,10 @@ class PiecewiseRequest(AsyncCommand):
             self._piece_bytes = next_piece_bytes(self._piece_bytes, took_s)
             self._advance(piece.length)
         if not status and self._index < len(self._ranges):
-            self._queue_piece()
-            return
+            if self._may_go_on():
+                self._queue_piece()
+                return
+            status = NtStatus.FILE_LOCK_CONFLICT
         reply = self._answer(self._index)
         if reply is None:
             self.request.fail(status)
@@ -152,6 +155,15 @@ class PiecewiseRequest(AsyncCommand):
             self.request.reply(reply)
         if opened.closing and not opened.requests:
             opened.drained()
+
+    def _may_go_on(self) -> bool:
+        """Return False if another open has locked a part of the present range since the request began.
+
+        The owner of the lock may write there, and a later piece would change what was written.
+        """
+        opened, locks = self._opened, self._opened.disk.locks
+        length = self._ranges[self._index][1] - self._offset
+        return not locks or locks.can_write(opened, self._offset, length)
 
     def _advance(self, length: int) -> None:
         """Go on after a piece of ``length`` bytes. Empty ranges are done as soon as they are reached."""
