@@ -1,9 +1,11 @@
 """Notes which disks of an exporter do not answer on purpose, because an administrator suspended or drained them. Pure.
 
 suspended   calls wait at the exporter, each until its own deadline. The disk is not probed, and does not count as
-            hung. If a call times out after the end of the suspension, the disk is silent only since that end
+            hung
 drained     calls wait as if the owner were away since then (failfast.py). If all disks of an exporter are drained,
             the end of its session is no failure
+
+If a call times out after the end of either, the disk counts as silent only since that end.
 """
 
 from collections.abc import Iterable
@@ -19,7 +21,7 @@ class OnPurpose:
         self.drained_since_s: dict[str, float] = {}
         #: The suspended disks, by name.
         self.suspended: frozenset[str] = frozenset()
-        #: The time at which the last suspension of a disk, by name, was known to be over.
+        #: The time at which the last suspension or drain of a disk, by name, was known to be over.
         self.resumed_s: dict[str, float] = {}
         #: Tells whether all disks of the exporter are drained.
         self.is_leaving = False
@@ -32,7 +34,8 @@ class OnPurpose:
             name: before.get(name, now) for name, state in states.items() if state is DiskState.DRAINED
         }
         suspended = frozenset(name for name, state in states.items() if state is DiskState.SUSPENDED)
-        ended = {name: now for name in self.suspended - suspended if name in states}
+        silent = suspended | self.drained_since_s.keys()
+        ended = {name: now for name in (self.suspended | before.keys()) - silent if name in states}
         self.resumed_s = {name: at for name, at in {**self.resumed_s, **ended}.items() if name in states}
         self.suspended = suspended
         self.is_leaving = bool(states) and len(self.drained_since_s) == len(states)

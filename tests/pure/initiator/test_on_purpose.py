@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from meshfs.initiator.remote.on_purpose import OnPurpose
 from meshfs.model import Access, DiskInfo, DiskState
 
@@ -33,9 +35,10 @@ def test_an_exporter_leaves_if_all_its_disks_are_drained() -> None:
     assert not notes.is_leaving
 
 
-def test_the_silence_of_a_suspended_disk_counts_from_its_resumption() -> None:
+@pytest.mark.parametrize("state", [DiskState.SUSPENDED, DiskState.DRAINED])
+def test_the_silence_of_a_disk_counts_from_its_resumption(state: DiskState) -> None:
     notes = OnPurpose()
-    assert not notes.take([disk("a", DiskState.SUSPENDED)], 1.0), "no drained disk has changed"
+    assert notes.take([disk("a", state)], 1.0) == (state is DiskState.DRAINED), "only drained disks count"
     assert notes.is_silent("a")
     notes.take([disk("a")], 5.0)
     assert not notes.is_silent("a")
