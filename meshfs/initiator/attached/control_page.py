@@ -37,7 +37,7 @@ class ControlPage:
         self._maybe_in: InitiatorSession | None = None
         #: Is set while an attempt has no answer, so that the exporter may still carry it out.
         self.unanswered = False
-        #: Is set if the port's turn is given up later than the call ends.
+        #: Is set if the next page has to wait even after the call has ended.
         self.keeps_turn = False
 
     def begin(self, session: InitiatorSession | None) -> None:

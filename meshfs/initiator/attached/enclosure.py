@@ -141,6 +141,7 @@ class RemoteEnclosure:
         if error.status == NtStatus.NETWORK_NAME_DELETED:
             # Only this share is disconnected. The disks of the session are not affected.
             session.enclosures = None
+            self.exporter.news.ask_enclosures()
         elif what is Meaning.SESSION_LOST:
             session.ended_by(error.status)
 

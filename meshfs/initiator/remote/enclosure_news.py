@@ -53,6 +53,10 @@ class EnclosureNews:
         slots = sum(len(enclosure.slots) for enclosure in self._owner.enclosures)
         return max(limits.CHANGES_PAUSE_S, slots * limits.CHANGES_PAUSE_PER_SLOT_S)
 
+    def ask(self) -> None:
+        """Fetch the list at once, or connect the session to the share again if the share was disconnected."""
+        self._list.ask()
+
     async def follow(self, session: InitiatorSession) -> None:
         """Connect the session to the share, and ask in it until the session ends. Raises nothing."""
         while True:
@@ -67,7 +71,8 @@ class EnclosureNews:
             if isinstance(error, StatusError) and error.status == NtStatus.BAD_NETWORK_NAME:
                 self._owner.take_enclosures(())
                 return
-            await trio.sleep(limits.DISKS_REFRESH_S)
+            disconnected = isinstance(error, StatusError) and error.status == NtStatus.NETWORK_NAME_DELETED
+            await trio.sleep(limits.REOPEN_DELAY_S if disconnected else limits.DISKS_REFRESH_S)
 
     async def _follow_share(self, session: InitiatorSession) -> MeshfsError | TimeoutError:
         """Follow the list until that fails, and return why it failed."""

@@ -52,6 +52,10 @@ class News:
         """Fetch the list of disks at once."""
         self._disks.ask()
 
+    def ask_enclosures(self) -> None:
+        """Fetch the list of enclosures at once."""
+        self._enclosures.ask()
+
     def ask_addresses(self) -> None:
         """Fetch the exporter's addresses at once."""
         self._ask_addresses.set()

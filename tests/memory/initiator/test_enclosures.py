@@ -16,6 +16,8 @@ from meshfs.initiator.remote import enclosure_news
 from meshfs.model import Access, IoClass
 from meshfs.ses.build import Bay
 from meshfs.ses.status import Lamps
+from meshfs.smb.constants import Command
+from meshfs.smb.messages import TreeDisconnectRequest
 from meshfs.transport.stream import connect_unix
 from meshlab.fakes.enclosure import FakeEnclosureDevice, offer_enclosure
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
@@ -117,6 +119,19 @@ async def test_a_share_that_is_refused_ends_no_session(
         assert pair.session.session is session
         monkeypatch.undo()
         await until(lambda: [each.id for each in pair.session.enclosures] == [ID])
+
+
+async def test_a_share_that_is_disconnected_is_connected_again(shelf: Shelf) -> None:
+    session = shelf.pair.session.session
+    assert session is not None
+    root = session.enclosures
+    assert root is not None
+    body = TreeDisconnectRequest().pack()
+    (channel,) = session.channels
+    await channel.answer(channel.start_request(Command.TREE_DISCONNECT, body, tree_id=root.tree.tree_id))
+    assert await shelf.port.read() == shelf.device.reading().content
+    assert shelf.pair.session.session is session
+    assert session.enclosures not in (None, root)
 
 
 async def test_enclosures_stay_known_while_the_exporter_is_away(shelf: Shelf) -> None:
