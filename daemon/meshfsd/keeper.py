@@ -45,7 +45,7 @@ from meshfs.disk.health import NOT_YET, error_text
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
 from meshfs.loop import reactor
 from meshfs.loop.bounded import Bounded, bounded
-from meshfs.model import Access, DiskState
+from meshfs.model import Access, DiskInfo, DiskState
 from meshfs.scheduler.learn.cost import CostModel
 from meshfsd.remembered import Remembered, forgotten, recall
 from meshfsd.served import ServedDisk, identity_of
@@ -349,11 +349,17 @@ class DiskKeeper:
             first = why == NOT_YET
             log_transition(served.name, state, health.state, health.why, time.monotonic() - since_s, first=first)
             always = True
-        info = served.describe()
-        # The announcement may differ although the state is as before, if the disk was drained meanwhile.
-        if always or (info.state, info.why) != (served.offered.info.state, served.offered.info.why):
+        now, shown = served.describe(), served.offered.info
+        # The announcement may differ although the state is as before, if the disk was drained meanwhile, or if a
+        # discard has shown that its device cannot discard.
+        if always or _told(now) != _told(shown):
             served.update_offered()
             self.changed(served)
+
+
+def _told(info: DiskInfo) -> tuple[DiskState, str, int]:
+    """Return what of an announcement may change while the disk is claimed."""
+    return info.state, info.why, info.discard_granularity_bytes
 
 
 def log_transition(name: str, before: DiskState, now: DiskState, why: str, lasted_s: float, *, first: bool) -> None:

@@ -23,8 +23,8 @@ from meshfs.disk.file.zero import PUNCH
 from meshfs.granules import NO_GRANULES, Granules
 
 #: The errnos of a device or a file system that cannot discard. If a disk refuses the command, the kernel's SCSI driver
-#: gives EREMOTEIO once and then EOPNOTSUPP.
-_UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENODEV, errno.EREMOTEIO)
+#: gives EREMOTEIO once and then EOPNOTSUPP. ENODEV is not among them, because a device that was removed gives it.
+_UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EREMOTEIO)
 
 
 class _Target(Protocol):

@@ -11,6 +11,7 @@ import pytest
 from meshfs.disk.base import Op
 from meshfs.disk.discovery.identity import Identity
 from meshfs.disk.discovery.scan import DiskFacts
+from meshfs.disk.errnos import Sign
 from meshfs.disk.file import claim
 from meshfs.disk.file.directio import Alignment
 from meshfs.disk.file.disk import FileDisk
@@ -102,6 +103,16 @@ def test_a_device_that_cannot_discard_is_not_asked_again_and_is_well(
     assert len(engine.calls) == 1
     assert (disk.granules, found) == (NO_GRANULES, [])
     assert not disk.busy
+
+
+def test_a_discard_finds_out_that_the_device_is_gone(engine: ScriptedEngine, disk: FileDisk) -> None:
+    found: list[object] = []
+    disk.on_error = lambda *what: found.append(what)
+    request = Batch(disk).make(Op.DISCARD, 0, GRANULE)
+    disk.submit([request])
+    engine.answer(-errno.ENODEV)
+    assert request.result == -errno.EIO
+    assert found == [(Op.DISCARD, errno.ENODEV, Sign.GONE)]
 
 
 def test_an_error_of_the_device_is_the_answer(engine: ScriptedEngine, disk: FileDisk) -> None:

@@ -106,6 +106,16 @@ async def bench(cluster: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     await bench.keeper.close()
 
 
+async def test_a_device_that_turns_out_not_to_discard_is_announced_so(bench: Bench) -> None:
+    assert bench.served.offered.info.discard_granularity_bytes == 4096
+    bench.submit(Op.DISCARD)
+    bench.engine.answer(-errno.EOPNOTSUPP)
+    bench.keeper.poke()
+    await bench.until(lambda: bench.served.offered.info.discard_granularity_bytes == 0)
+    assert bench.results == [-errno.EOPNOTSUPP]
+    assert bench.announced == [DiskState.OK] * 2
+
+
 async def test_a_flood_of_errors_is_announced_once(bench: Bench) -> None:
     assert bench.announced == [DiskState.OK]
     for _ in range(50):
