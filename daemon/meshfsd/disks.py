@@ -155,6 +155,11 @@ class Disks:
         self._exporter.disks.add(served.offered)
         if self._nursery is not None:
             self._nursery.start_soon(keeper.run)
+            if self.drained and not served.admin.drains:
+                # The node was drained while the disk was claimed.
+                served.admin = Administration(AdminState.DRAINED)
+                self.announce(served)
+                self._nursery.start_soon(keeper.let_go)
 
     def announce(self, served: ServedDisk) -> None:
         """Announce the present state of a disk, after an administrator has changed it."""

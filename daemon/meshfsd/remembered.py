@@ -12,7 +12,8 @@ If the record cannot be written when the disk is claimed, the exporter uses a ne
 the one before the restart, and every writer with unflushed writes gets EIO once. That is the safe mistake.
 
 The time of the last write is only stored at a clean end. After any other end, the time of the claim counts as the time
-of the last write, unless the disk is an image with a modification time.
+of the last write, unless the disk is an image with a modification time. The end of a drained disk is not clean, because
+the machine may write to its device afterwards.
 """
 
 import json

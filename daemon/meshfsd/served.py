@@ -144,12 +144,14 @@ class ServedDisk:
             # Without such a flush, withdraw an earlier doubt.
             remembered.doubt(math.inf if disk.flush_age_s() else 0.0)
         written_ns = self.offered.written_ns()
+        # The machine may write to a drained device before the disk is resumed.
+        is_last = clean and not self.admin.drains
 
         def close() -> None:
             if disk is not None and clean:
                 disk.close()
             if remembered is not None:
-                remembered.end(written_ns, clean=clean)
+                remembered.end(written_ns, clean=is_last)
 
         return close
 

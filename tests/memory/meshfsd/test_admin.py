@@ -15,13 +15,16 @@ from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Config, load
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.disk.errnos import Sign
+from meshfs.disk.file.disk import FileDisk
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.model import DiskState, FlowKey, IoClass
 from meshfs.program.control import answer
+from meshfs.scheduler.learn.cost import CostModel
 from meshfs.smb.auth import Accounts
 from meshfsd.admin import DiskAdmin
 from meshfsd.calibration import Calibration
 from meshfsd.disks import Disks
+from meshfsd.keeper import DiskKeeper
 from meshfsd.served import ServedDisk
 from meshlab.fakes.scripted_engine import ScriptedEngine
 from meshlab.suites.disk import Batch
@@ -295,6 +298,37 @@ async def test_a_drained_node_serves_no_disk_that_is_added(bench: Bench) -> None
     made = await bench.ask("resume")
     assert (made["drained"], len(made["disks"])) == (False, 2)
     await bench.until(lambda: bench.state is DiskState.OK)
+
+
+async def test_a_node_that_is_drained_while_a_disk_is_claimed_does_not_serve_the_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.disks.apply([], bench.config, {})
+    claimed, go_on = trio.Event(), trio.Event()
+
+    async def costs(keeper: DiskKeeper, disk: FileDisk) -> CostModel:
+        claimed.set()
+        await go_on.wait()
+        return CostModel()
+
+    monkeypatch.setattr(DiskKeeper, "_costs", costs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.apply)
+        await claimed.wait()
+        await bench.ask("drain")
+        go_on.set()
+    assert (bench.state, bench.served.offered.takes_opens) == (DiskState.DRAINED, False)
+    await bench.until(lambda: bench.served.disk is None)
+    await bench.disk("resume")
+    await bench.until(lambda: bench.state is DiskState.OK)
+
+
+async def test_the_machine_may_write_to_a_drained_device(bench: Bench, tmp_path: Path) -> None:
+    await bench.disk("drain")
+    await bench.flushed()
+    await bench.until(lambda: bench.served.admin.settled)
+    record = json.loads((tmp_path / "state" / "disk0.disk.json").read_bytes())
+    assert not record["clean"], "the time of the claim counts as the time of the last write"
 
 
 async def test_a_stop_announces_all_disks_as_drained_and_waits_for_the_mounts(
