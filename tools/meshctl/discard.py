@@ -175,16 +175,21 @@ def _find(text: str) -> tuple[Path, MountRecord, MountDiskRecord]:
 
 
 def check_harmless(work: Clearing) -> None:
-    """Raise _Refused if the disk is open in this mount, or if blkid recognises something in the range."""
+    """Raise _Refused if the disk is open in this mount, or if blkid recognises something on it or in the range.
+
+    A range in the middle of a file system looks empty by itself.
+    """
     if work.disk.opens:
         raise _Refused(f"it has {work.disk.opens} open files in {work.point}; close them, or use --force")
     path = work.point / "disk/by-id" / work.disk.id
-    try:
-        signature = read_signature(path, work.start, work.stop - work.start)
-    except MeshfsError as error:
-        raise _Refused(f"nobody knows what it holds: {error}; use --force to {work.verb} it anyway") from error
-    if kind := kind_of(signature):
-        raise _Refused(f"it holds {kind}; use --force to {work.verb} it anyway")
+    whole = (0, work.disk.size_bytes or 0)
+    for start, stop in dict.fromkeys((whole, (work.start, work.stop))):
+        try:
+            signature = read_signature(path, start, stop - start)
+        except MeshfsError as error:
+            raise _Refused(f"nobody knows what it holds: {error}; use --force to {work.verb} it anyway") from error
+        if kind := kind_of(signature):
+            raise _Refused(f"it holds {kind}; use --force to {work.verb} it anyway")
 
 
 def kind_of(signature: Mapping[str, str]) -> str:

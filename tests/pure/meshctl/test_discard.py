@@ -43,6 +43,7 @@ class Mount:
         self.asked: list[dict[str, Any]] = []
         self.error = ""
         self.signature: dict[str, str] = {}
+        self.signature_at = 0
 
     def read_mount(self, point: Path) -> Fields:
         return Fields({**self.status, "disks": [self.disk]})
@@ -56,7 +57,8 @@ class Mount:
 
     def read_signature(self, path: Path, start: int, length: int) -> dict[str, str]:
         assert path == Path("/mesh/disk/by-id/meshfs-n1-disk0")
-        return self.signature
+        # blkid finds a signature where it begins.
+        return self.signature if start <= self.signature_at < start + length else {}
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
@@ -139,6 +141,15 @@ def test_a_disk_that_holds_something_is_only_cleared_by_force(
     assert mount.asked == []
     assert meshctl("n1/disk0", "--yes", "--force")[0] == 0
     assert mount.asked[0]["force"]
+
+
+@pytest.mark.parametrize("signature_at", [0, 2 * MIB])
+def test_a_part_of_a_disk_that_holds_something_is_only_cleared_by_force(
+    mount: Mount, meshctl: Run, signature_at: int
+) -> None:
+    mount.signature, mount.signature_at = {"TYPE": "ext4"}, signature_at
+    code, _, err = meshctl("n1/disk0", "--yes", "--offset", "1M", "--length", "2M")
+    assert (code, "it holds ext4" in err, mount.asked) == (1, True, [])
 
 
 def test_a_disk_that_blkid_cannot_read_is_only_cleared_by_force(
