@@ -265,7 +265,7 @@ class NodeEnclosures:
         for kernel_name in inside:
             served = self._disks.served.get(names.get(kernel_name, ""))
             if served is not None:
-                return replace(slot, disk=served.offered.info.id, why=served.health.why)
+                return replace(slot, disk=served.offered.info.id, why=served.offered.info.why)
         return replace(slot, why="; ".join(whys[each] for each in inside if whys.get(each)))
 
     def _advertise(self, kept: _Kept, info: EnclosureInfo) -> None:
@@ -339,7 +339,7 @@ class NodeEnclosures:
 
 def _occupant(disk: str, served: ServedDisk) -> Occupant:
     health = served.health
-    return Occupant(disk, health.state not in _AWAY, health.state is DiskState.FAILING, health.why)
+    return Occupant(disk, health.state not in _AWAY, health.state is DiskState.FAILING, served.offered.info.why)
 
 
 def _log(info: EnclosureInfo, before: EnclosureInfo | None) -> None:

@@ -82,8 +82,12 @@ _COMMON: Final[tuple[Rule[FindingsRecord], ...]] = (
     Rule("disk-failing", _ERROR, find.disk_in_state("failing", "replace it, or repair what is below it")),
     Rule("disk-gone", _ERROR, find.disk_in_state("gone", "it is claimed again when the device is back")),
     Rule("disk-missing", _ERROR, find.disk_in_state("missing", "it is claimed as soon as it can be opened")),
-    Rule("disk-suspended", _WARNING, find.disk_in_state("suspended", "its I/O waits; meshctl resume there ends that")),
-    Rule("disk-drained", _WARNING, find.disk_in_state("drained", "it is not served; meshctl resume there ends that")),
+    Rule(
+        "disk-suspended", _WARNING, find.disk_in_state("suspended", "its I/O waits until `meshctl resume` on its owner")
+    ),
+    Rule(
+        "disk-drained", _WARNING, find.disk_in_state("drained", "it is not served until `meshctl resume` on its owner")
+    ),
     Rule("disk-state", _ERROR, find.disk_in_unknown_state),
     Rule("disk-errors", _ERROR, find.disk_errors),
     Rule("config-broken", _WARNING, find.config_broken),

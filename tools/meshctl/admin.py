@@ -104,7 +104,7 @@ def _run(arguments: argparse.Namespace, request: dict[str, object], admin: str, 
     if arguments.json:
         output.print_json({"exporters": [output.as_json(answer)]}, found)
     else:
-        output.print_blocks([text(answer)], found)
+        output.print_blocks([] if answer.error else [text(answer)], found)
     return output.exit_status(found)
 
 
@@ -144,8 +144,6 @@ def problems(answer: Answer, admin: str, state: str) -> list[Problem]:
 
 def text(answer: Answer) -> str:
     record = answer.read(AdminRecord)
-    if answer.error:
-        return f"exporter {table.printable(answer.source)}: {table.printable(answer.error)}"
     head = f"node {table.printable(record.node)}" + (" is drained" if record.drained else "")
     rows: Sequence[list[str]] = [
         [
@@ -153,7 +151,7 @@ def text(answer: Answer) -> str:
             disk.state,
             table.count(disk.queued),
             table.count(disk.in_flight),
-            "yes" if disk.flushed else "no",
+            "" if disk.admin == "serving" else "yes" if disk.flushed else "no",
             "" if disk.ends_in_s is None else table.duration(disk.ends_in_s),
             disk.why,
         ]

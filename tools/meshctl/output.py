@@ -46,7 +46,8 @@ def print_blocks(blocks: Sequence[str], found: Sequence[Problem]) -> None:
 
     If a script redirects standard output, its user still sees the problems.
     """
-    print("\n\n".join(blocks))
+    if blocks:
+        print("\n\n".join(blocks))
     sys.stdout.flush()
     for problem in found:
         note = "note: " if problem.severity is Severity.NOTE else ""

@@ -95,10 +95,15 @@ class FakeDisks:
     def serve(self, name: str, kernel_name: str = "", *, disk_id: str = "") -> None:
         self.served[name] = SimpleNamespace(
             name=name,
-            offered=SimpleNamespace(info=SimpleNamespace(id=disk_id or f"meshfs-n1-{name}")),
-            health=SimpleNamespace(state=DiskState.OK, why=""),
+            offered=SimpleNamespace(info=SimpleNamespace(id=disk_id or f"meshfs-n1-{name}", why="")),
+            health=SimpleNamespace(state=DiskState.OK),
             disk=SimpleNamespace(facts=SimpleNamespace(kernel_name=kernel_name)),
         )
+
+    def change(self, name: str, state: DiskState, why: str) -> None:
+        """Change what is measured of a disk, and the reason that is announced, such as that of an administrator."""
+        self.served[name].health.state = state
+        self.served[name].offered.info.why = why
 
     def place(self, places: dict[str, DiskPlace]) -> None:
         self.places = places
@@ -198,8 +203,8 @@ async def test_a_bay_shows_the_state_of_its_disk(stage: Stage) -> None:
     stage.disks.serve("a")
     stage.disks.serve("b")
     await stage.take(LISTED)
-    stage.disks.served["a"].health = SimpleNamespace(state=DiskState.FAILING, why="EIO")
-    stage.disks.served["b"].health = SimpleNamespace(state=DiskState.GONE, why="removed")
+    stage.disks.change("a", DiskState.FAILING, "EIO")
+    stage.disks.change("b", DiskState.GONE, "removed")
     stage.enclosures.renew()
     assert [(slot.status, slot.disk, slot.why) for slot in stage.info("bays").slots] == [
         ("critical", "meshfs-n1-a", "EIO"),
@@ -238,7 +243,7 @@ async def test_nobody_is_notified_if_nothing_has_changed(stage: Stage) -> None:
         stage.enclosures.renew()
     assert stage.changes == []
     assert stage.info("bays") == before
-    stage.disks.served["a"].health.why = "slow"
+    stage.disks.served["a"].offered.info.why = "slow"
     stage.enclosures.renew()
     assert stage.changes == ["bays"]
     assert stage.info("bays").changed_ns > before.changed_ns
