@@ -323,6 +323,8 @@ FOLDER_RETRY_S: Final = 1.0
 # Reading the pages of an enclosure takes some 10 ms. If a call takes longer than this, its device or the file system of
 # its record is stuck. It is longer than SES_TIMEOUT_S, so that the reason is named.
 ENCLOSURE_CALL_TIMEOUT_S: Final = 22.0
+# The time between two attempts to close a device that was removed while a call to it is stuck.
+ENCLOSURE_CLOSE_RETRY_S: Final = 5.0
 # Where the kernel does not say whether a program still writes an image, the image must not have changed for this time.
 # It is longer than FOLDER_CHECK_S, and shorter than anybody waits for a disk.
 FOLDER_STEADY_S: Final = 8.0

@@ -214,7 +214,10 @@ class Disks:
 
         async def finish() -> None:
             await ended.wait()
-            await served.runner.wait_idle()
+            # An image may be served by another node next, where the loss of a write of this node would stay unknown.
+            await served.wait_idle()
+            while served.busy:  # noqa: ASYNC110 - the end of the exporter's own flush has no event
+                await trio.sleep(limits.DEVICE_SETTLE_S)
             keeper.scope.cancel()
             await keeper.close()
             logger.info("disk %s is no longer served", name)
@@ -261,6 +264,10 @@ class Disks:
     def hears_of_devices(self) -> bool:
         """Return whether the kernel reports changes of block devices here."""
         return self._changes is not None
+
+    def identities(self) -> dict[str, str]:
+        """Return which device or image each disk has open (`DiskFacts.identity`), by name."""
+        return {name: served.disk.facts.identity for name, served in self.served.items() if served.disk is not None}
 
     def claimed(self) -> dict[str, ClaimedDevice]:
         """Return the devices of the discovered disks that are claimed now, by the disks' ids."""

@@ -9,7 +9,6 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -92,8 +91,20 @@ class EnclosureCalls:
                 self._reading_waits = False
                 call = self._waiting.popleft()
                 self._finish(call, await self._result(call))
-        with suppress(TookTooLong):
-            await self._bounded.call(self.enclosure.close, timeout_s=limits.ENCLOSURE_CALL_TIMEOUT_S)
+        await self._close()
+
+    async def _close(self) -> None:
+        """Close the device as soon as no earlier call is stuck in it. Otherwise its descriptor would stay open."""
+        while True:
+            try:
+                await self._bounded.call(self.enclosure.close, timeout_s=limits.ENCLOSURE_CALL_TIMEOUT_S)
+            except TookTooLong:
+                await trio.sleep(limits.ENCLOSURE_CLOSE_RETRY_S)
+            except OSError as error:
+                logger.warning("enclosure %s: closing it failed: %s", self.enclosure.name, error.strerror or error)
+                return
+            else:
+                return
 
     def close(self) -> None:
         """Fail the calls that wait. `run` then closes the device and ends."""

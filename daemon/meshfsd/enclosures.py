@@ -148,7 +148,7 @@ class NodeEnclosures:
         """Serve an enclosure, or take over its rights if it is served already."""
         kept = self._kept.get(enclosure.name)
         if kept is None:
-            calls = EnclosureCalls(enclosure, lambda result: self._took(enclosure.name, result))
+            calls = EnclosureCalls(enclosure, lambda result: self._took(enclosure, result))
             kept = self._kept[enclosure.name] = _Kept(enclosure, rights, calls)
             if self._nursery is not None:
                 self._nursery.start_soon(calls.run)
@@ -284,10 +284,14 @@ class NodeEnclosures:
             offered.update(info)
             self._exporter.enclosures.modified(offered)
 
-    def _took(self, name: str, result: EnclosureReading | OSError) -> None:
-        """Take over a reading, before its caller gets it."""
+    def _took(self, enclosure: Enclosure, result: EnclosureReading | OSError) -> None:
+        """Take over a reading, before its caller gets it.
+
+        A call to a device that was removed may end when another device has the name already.
+        """
+        name = enclosure.name
         kept = self._kept.get(name)
-        if kept is None:
+        if kept is None or kept.enclosure is not enclosure:
             return
         before = kept.reading, kept.disks
         if isinstance(result, OSError):

@@ -18,6 +18,7 @@ import trio
 from meshfs import limits
 from meshfs.cluster.config_enclosures import DirectoryConfig
 from meshfs.cluster.config_nodes import DiskConfig
+from meshfs.disk.discovery.scan import identity_of_file
 from meshfs.enclosure.bays import Place, Wish, assign, number_of
 from meshfs.enclosure.directory import FileKey, FolderImages, Image, choose, scan_folder
 from meshfs.errors import TookTooLong
@@ -55,6 +56,8 @@ class _Folder:
     stuck: str = ""
     due: trio.Event = field(default_factory=trio.Event)
     looking: bool = False
+    #: Is held during a look, so that an older result never replaces a newer one.
+    turn: trio.Lock = field(default_factory=trio.Lock)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     @property
@@ -73,7 +76,6 @@ class Folders:
         self._on_change = on_change
         self._folders: dict[str, _Folder] = {}
         self._taken: Collection[str] = ()
-        self._replaced: set[str] = set()
         self._resized: set[str] = set()
         self._nursery: trio.Nursery | None = None
         self._changes: FolderChanges | None = None
@@ -112,14 +114,22 @@ class Folders:
                 nursery.start_soon(self._look, folder)
         self._decide()
 
-    def take_changed(self) -> tuple[set[str], set[str]]:
-        """Return the names of disks since the last call: those that another file replaced, and those of another size.
+    def take_resized(self) -> set[str]:
+        """Return the names of the disks whose size has changed since the last call."""
+        resized, self._resized = self._resized, set()
+        return resized
 
-        Another file may have the id and the path of the one before.
+    def replaced(self, opened: Mapping[str, str]) -> set[str]:
+        """Return the names of the disks whose open image is another file than the image in the folder.
+
+        The file in the folder may have the id and the path of the open one. ``opened`` has the identities of the open
+        images (`DiskFacts.identity`), by the names of their disks.
         """
-        replaced, resized = self._replaced, self._resized
-        self._replaced, self._resized = set(), set()
-        return replaced, resized
+        return {
+            disk.config.name
+            for disk in self.disks
+            if opened.get(disk.config.name) not in (None, identity_of_file(*disk.key))
+        }
 
     def __contains__(self, name: str) -> bool:
         """Return whether the folder of that name is followed."""
@@ -183,6 +193,10 @@ class Folders:
 
     async def _look(self, folder: _Folder) -> bool:
         """Look at the folder. Return whether anything has changed there."""
+        async with folder.turn:
+            return await self._look_now(folder)
+
+    async def _look_now(self, folder: _Folder) -> bool:
         before, stuck = folder.found, folder.stuck
         folder.looking = True
         offered = {disk.key: disk.config.id for disk in self.disks}
@@ -238,9 +252,7 @@ class Folders:
                     disks.append(FolderDisk(_config(image, folder.config), name, place, image.key, image.size_bytes))
         for disk in disks:
             before = known.get(disk.config.id, disk)
-            if before.key != disk.key:
-                self._replaced.add(disk.config.name)
-            elif before.size_bytes != disk.size_bytes:
+            if before.key == disk.key and before.size_bytes != disk.size_bytes:
                 self._resized.add(disk.config.name)
         self._log(disks, refused)
         self.disks, self.refused = disks, refused

@@ -42,6 +42,7 @@ from meshfs.disk.errnos import Sign
 from meshfs.disk.file.claim import open_disk
 from meshfs.disk.file.disk import FileDisk
 from meshfs.disk.health import NOT_YET, error_text
+from meshfs.enclosure.directory import image_id, is_image_id
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
 from meshfs.loop import reactor
 from meshfs.loop.bounded import Bounded, bounded
@@ -109,7 +110,8 @@ class DiskKeeper:
                 await self._release_on_purpose(self._let_go)
             if self.served.disk is not None:
                 await self._wait(limits.DISK_CHECK_S)
-                if self._let_go is None:
+                # A disk that is withdrawn may be closed already when a poke has ended the wait.
+                if self._let_go is None and self.served.disk is not None:
                     await self.look()
                 retry_s = limits.DISK_RETRY_MIN_S
                 continue
@@ -149,6 +151,7 @@ class DiskKeeper:
                 calls=self._calls,
             )
             self._check_size(disk)
+            await self._check_image(disk)
         except (ConfigError, DiskUnavailable) as error:
             why = str(error).removeprefix("disk ")
             self._change(lambda: served.health.refused(why, time.monotonic()))
@@ -180,6 +183,27 @@ class DiskKeeper:
             disk.close()
             sizes = f"came back with {disk.size_bytes} of {before_bytes} bytes"
             raise DiskUnavailable(f"{disk.facts.path}: {sizes}; reload meshfsd to serve its present size")
+
+    async def _check_image(self, disk: FileDisk) -> None:
+        """Refuse a file that is not the image of this disk.
+
+        Since the folder was looked at, another file may have taken the name, even one that is still being copied, or a
+        symbolic link to a device of the machine.
+        """
+        config = self.served.config
+        if not is_image_id(config.id):
+            return
+        try:
+            found = await self._calls.call(image_id, disk.fd, timeout_s=limits.DISK_CALL_TIMEOUT_S)
+        except (OSError, TookTooLong) as error:
+            disk.close()
+            raise DiskUnavailable(f"{config.path}: the id of the image cannot be read: {error}") from error
+        except BaseException:
+            disk.close()
+            raise
+        if found != config.id:
+            disk.close()
+            raise DiskUnavailable(f"{config.path}: another file has taken the name of the image")
 
     async def _costs(self, disk: FileDisk) -> CostModel:
         served = self.served

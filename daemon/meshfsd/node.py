@@ -255,11 +255,14 @@ class NodeExporter:
         """Serve the listed disks of the config, those that were discovered, and the images in folders.
 
         What has become a mistake since `Disks.check` is offered as missing. ``again`` has the names of disks that are
-        to be looked at again although they are served; None stands for all.
+        to be looked at again although they are served; None stands for all. Images that other files have replaced are
+        always looked at.
         """
         wanted = [*node.disks, *self._discovery.found, *self._enclosures.images]
         wanted += self._disks.suspended_without_device(wanted)
         self._enclosures.place(wanted)
+        if again is not None:
+            again = {*again, *self._enclosures.folders.replaced(self._disks.identities())}
         facts, mistakes = await self._disks.scan(wanted, again)
         for mistake in mistakes:
             logger.error("%s", mistake)
@@ -272,8 +275,8 @@ class NodeExporter:
             await self._images_changed.wait()
             self._images_changed = trio.Event()
             async with self._taking:
-                replaced, grown = self._enclosures.folders.take_changed()
-                await self._take_disks(self._config, self._node, replaced)
+                grown = self._enclosures.folders.take_resized()
+                await self._take_disks(self._config, self._node, again=())
             self._disks.poke(grown)
 
     async def _discover(self) -> None:

@@ -1,6 +1,7 @@
 """Look at a folder of images: which files are images, what their ids are, and why a file is not offered as a disk.
 
     scan_folder    looks at the files. Blocks as long as the file system blocks
+    image_id       reads the id of an open file
     choose         decides which of the images of all folders of a node are disks, if several have one id. Pure
 
 Each regular file that is not hidden is an image. Its id is in its extended attribute user.meshfs.id, which is made when
@@ -103,6 +104,8 @@ def _image(folder: Path, folder_fd: int, name: str, offered: Mapping[FileKey, st
 def _look(path: Path, fd: int, status: os.stat_result, offered: str | None) -> Image:
     """Return the image. ``offered`` is its id if it was offered at the last look."""
     key, size_bytes = (status.st_dev, status.st_ino), status.st_size
+    if offered is not None and _is_another(fd, offered):
+        offered = None
     if offered is None and _is_being_written(fd, status.st_mtime):
         return Image(path, key, size_bytes, why="a program has it open for writing")
     if offered is None and not size_bytes:
@@ -118,6 +121,14 @@ def _look(path: Path, fd: int, status: os.stat_result, offered: str | None) -> I
         if error.errno == errno.ENOTSUP:
             why = f"its file system has no extended attributes, so its id cannot be kept ({ATTRIBUTE})"
         return Image(path, key, size_bytes, why=why)
+
+
+def _is_another(fd: int, offered: str) -> bool:
+    """Return whether the file does not have the id ``offered``. A new file may get the inode of a removed image."""
+    try:
+        return image_id(fd) != offered
+    except OSError:
+        return False
 
 
 def _is_being_written(fd: int, changed_s: float) -> bool:
@@ -145,6 +156,16 @@ def _id_of(fd: int) -> str:
     if not _ID.fullmatch(text):
         raise ValueError(f"its attribute {ATTRIBUTE} is {text!r:.80}, which is no id of an image; remove the attribute")
     return text
+
+
+def is_image_id(text: str) -> bool:
+    """Return whether the id of a disk is that of an image in a folder."""
+    return _ID.fullmatch(text) is not None
+
+
+def image_id(fd: int) -> str:
+    """Return the id that the attribute of an open file has, or "" if there is none. Blocks. Raises OSError."""
+    return (_attribute(fd) or b"").decode("ascii", errors="replace")
 
 
 def _attribute(fd: int) -> bytes | None:

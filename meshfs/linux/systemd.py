@@ -30,7 +30,9 @@ def notify(*assignments: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.setblocking(False)
         try:
-            manager.sendto("\n".join(assignments).encode(), address.replace("@", "\0", 1))
+            # A status text may contain the name of any file, also one with a newline or with bytes that are no UTF-8.
+            lines = (assignment.replace("\n", " ") for assignment in assignments)
+            manager.sendto("\n".join(lines).encode(errors="backslashreplace"), address.replace("@", "\0", 1))
         except OSError:
             return
 

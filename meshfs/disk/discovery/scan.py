@@ -86,6 +86,11 @@ def identity_of(status: os.stat_result) -> str:
     return " ".join(str(part) for part in inuse.identity_of(status))
 
 
+def identity_of_file(device: int, inode: int) -> str:
+    """Return what `identity_of` returns for the image with that inode on the file system ``device``."""
+    return f"file {device} {inode}"
+
+
 def _open(path: Path) -> int:
     """Open the path for reading, after a check of its type: opening a FIFO would wait, and a tape would be rewound."""
     mode = path.stat().st_mode

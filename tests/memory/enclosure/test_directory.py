@@ -85,10 +85,11 @@ def test_without_leases_a_file_must_not_have_changed_for_a_moment(
 
 
 def test_an_image_that_is_offered_may_be_open_for_writing(folder: Path) -> None:
+    offered = scan(folder)["07-db.img"]
     with (folder / "07-db.img").open("r+b") as file:
         status = os.fstat(file.fileno())
-        (image,) = scan_folder(folder, {(status.st_dev, status.st_ino): "image-a"}).images
-    assert not image.why
+        (image,) = scan_folder(folder, {(status.st_dev, status.st_ino): offered}).images
+    assert (image.id, image.why) == (offered, "")
 
 
 def test_an_image_that_is_offered_stays_when_descriptors_or_attributes_fail(

@@ -289,7 +289,11 @@ async def test_a_disk_that_a_reload_replaces_stays_drained(bench: Bench, tmp_pat
 
 
 async def test_a_drained_node_serves_no_disk_that_is_added(bench: Bench) -> None:
-    await bench.disks.apply([], bench.config, {})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.disks.apply, [], bench.config, {})
+        # Disks that are withdrawn are flushed first.
+        await bench.flushed()
+        await bench.flushed()
     made = await bench.ask("drain")
     assert (made["drained"], made["disks"]) == (True, [])
     await bench.apply()

@@ -527,3 +527,72 @@ async def test_without_inotify_folders_are_looked_at_often(
     async with stage.running():
         (images / "new").write_bytes(b"data")
         await until(lambda: len(stage.enclosures.images) == 3)
+
+
+async def test_a_device_that_hangs_is_closed_when_it_answers_after_its_removal(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ENCLOSURE_CALL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(limits, "ENCLOSURE_CLOSE_RETRY_S", 0.05)
+    ses, again = FakeSes(), FakeSes()
+    stage.finder.found = [ses]
+    await stage.take(LISTED)
+    async with stage.running():
+        await until(lambda: stage.names == [SES])
+        ses.holding = threading.Event()
+        offered = stage.exporter.enclosures.all()[0]
+        offered.device.read(lambda _: None)
+        await trio.sleep(0.02)
+        # The same enclosure returns as another device, before the call to the earlier one has failed.
+        stage.finder.found = [again]
+        stage.enclosures.look_soon()
+        await until(lambda: again.reads and stage.names == [SES])
+        await trio.sleep(0.2)
+        assert stage.info(SES).state is EnclosureState.OK
+        assert not ses.closed
+        ses.holding.set()
+        await until(lambda: ses.closed)
+
+
+async def test_a_device_whose_close_fails_ends_nothing_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    ses = FakeSes()
+    monkeypatch.setattr(ses, "close", fail)
+    stage.finder.found = [ses]
+    await stage.take(LISTED)
+    async with stage.running():
+        await until(lambda: stage.names == [SES])
+        stage.finder.found = []
+        stage.enclosures.look_soon()
+        await until(lambda: stage.names == ["bays"])
+        await trio.sleep(0.05)
+
+
+async def test_a_late_look_at_a_folder_never_replaces_a_newer_one(
+    stage: Stage, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends, slow = threading.Event(), False
+
+    def scan(folder: Path, offered: Any) -> FolderImages:
+        found = scan_folder(folder, offered)
+        if slow and folder == images:
+            ends.wait(10)
+        return found
+
+    monkeypatch.setattr(folders, "scan_folder", scan)
+    other = images.with_name("other")
+    other.mkdir()
+    await stage.take(shelf(images))
+    async with stage.running():
+        slow = True
+        (images / "new").write_bytes(b"data")
+        await trio.sleep(0.3)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.take, shelf(other))
+            await trio.sleep(0.1)
+            ends.set()
+        for _ in range(20):
+            await trio.sleep(0.01)
+            assert stage.enclosures.images == []
