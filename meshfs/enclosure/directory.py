@@ -71,11 +71,19 @@ def scan_folder(folder: Path, offered: Mapping[FileKey, str]) -> FolderImages:
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         return FolderImages(why=f"its folder {folder} cannot be read: {error.strerror}")
     try:
-        names = sorted(name for name in os.listdir(fd) if not name.startswith("."))
-        found = (_image(folder, fd, name, offered) for name in names[: limits.DISKS_PER_NODE_MAX])
+        found = (_image(folder, fd, name, offered) for name in _names(fd, offered))
         return FolderImages(tuple(image for image in found if image is not None))
     finally:
         os.close(fd)
+
+
+def _names(folder_fd: int, offered: Mapping[FileKey, str]) -> list[str]:
+    """Return the names of the files to look at, in their order. If there are too many, offered images come first."""
+    device = os.fstat(folder_fd).st_dev
+    with os.scandir(folder_fd) as entries:
+        files = [(entry.name, entry.inode()) for entry in entries if not entry.name.startswith(".")]
+    files.sort(key=lambda file: ((device, file[1]) not in offered, file[0]))
+    return sorted(name for name, _ in files[: limits.DISKS_PER_NODE_MAX])
 
 
 def _image(folder: Path, folder_fd: int, name: str, offered: Mapping[FileKey, str]) -> Image | None:

@@ -92,6 +92,17 @@ def test_an_image_that_is_offered_may_be_open_for_writing(folder: Path) -> None:
     assert (image.id, image.why) == (offered, "")
 
 
+def test_an_image_that_is_offered_stays_when_the_folder_has_too_many_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DISKS_PER_NODE_MAX", 2)
+    (image,) = scan_folder(folder, {}).images
+    for name in ("01", "02", "03"):
+        drop(folder, name)
+    assert [each.path.name for each in scan_folder(folder, {}).images] == ["01", "02"]
+    assert [each.path.name for each in scan_folder(folder, {image.key: image.id}).images] == ["01", "07-db.img"]
+
+
 def test_an_image_that_is_offered_stays_when_descriptors_or_attributes_fail(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
