@@ -99,6 +99,13 @@ class Bench:
         disks = self.config.node("n1").disks
         await self.disks.apply(disks, self.config, await self.disks.check(disks))
 
+    async def withdraw_all(self) -> None:
+        """Withdraw both disks. Each is flushed before it is closed."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.disks.apply, [], self.config, {})
+            await self.flushed()
+            await self.flushed()
+
     async def until(self, condition: Callable[[], bool]) -> None:
         with trio.fail_after(10):
             while not condition():  # noqa: ASYNC110 - the tasks of the verbs move on
@@ -268,7 +275,7 @@ async def test_a_disk_that_is_resumed_before_its_device_is_closed_stays_open(
 async def test_the_end_of_a_suspension_does_not_concern_a_disk_that_took_the_name(bench: Bench) -> None:
     await bench.disk("suspend", for_s=0.2)
     await bench.flushed()
-    await bench.disks.apply([], bench.config, {})
+    await bench.withdraw_all()
     await bench.apply()
     await trio.sleep(0.3)
     assert (bench.rediscovered, bench.state) == (0, DiskState.OK)
@@ -289,11 +296,7 @@ async def test_a_disk_that_a_reload_replaces_stays_drained(bench: Bench, tmp_pat
 
 
 async def test_a_drained_node_serves_no_disk_that_is_added(bench: Bench) -> None:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(bench.disks.apply, [], bench.config, {})
-        # Disks that are withdrawn are flushed first.
-        await bench.flushed()
-        await bench.flushed()
+    await bench.withdraw_all()
     made = await bench.ask("drain")
     assert (made["drained"], made["disks"]) == (True, [])
     await bench.apply()
@@ -307,7 +310,7 @@ async def test_a_drained_node_serves_no_disk_that_is_added(bench: Bench) -> None
 async def test_a_node_that_is_drained_while_a_disk_is_claimed_does_not_serve_the_disk(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await bench.disks.apply([], bench.config, {})
+    await bench.withdraw_all()
     claimed, go_on = trio.Event(), trio.Event()
 
     async def costs(keeper: DiskKeeper, disk: FileDisk) -> CostModel:
