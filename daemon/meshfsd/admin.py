@@ -4,11 +4,11 @@
     drain     the disk's opens end when their requests are done. Then its device is flushed and released. Without a
               disk, this is done with all disks, also with those that are added later
     resume    the disk is served as before. Without a disk, all disks are
-    admin     shows how far that is
+    admin     shows the progress of the other verbs
 
-Each verb answers at once. What takes longer is done by a task per disk, and `meshctl` asks for the progress. The states
-are those of `meshfs.disk.admin_state`. They survive a reload of the config. They end with the process, because nobody
-may remember after a restart why a disk is not served. To keep a disk out, take it out of the config.
+Each verb answers at once. A task for each disk does the work that takes longer, and `meshctl` asks for the progress.
+The states are those of `meshfs.disk.admin_state`. They survive a reload of the config. They end with the process,
+because nobody may remember after a restart why a disk is not served. To keep a disk out, take it out of the config.
 
 Mounts see the state "suspended" or "drained" in the announcement of the disk. They do not count a suspended disk as
 hung, and treat a drained one like a disk whose owner is away. An exporter that stops announces all its disks as drained
@@ -146,7 +146,7 @@ class DiskAdmin:
             while not self._mounts.all_informed:  # noqa: ASYNC110 - a bounded wait at the end of the process
                 await trio.sleep(_POLL_S)
 
-    # --- what takes longer -------------------------------------------------------------
+    # --- the tasks of disks ------------------------------------------------------------
 
     async def _settle(self, served: ServedDisk) -> None:
         """Wait until a suspended disk has nothing in flight, and flush it."""

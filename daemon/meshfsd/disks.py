@@ -78,8 +78,8 @@ class Disks:
     async def scan(self, wanted: Sequence[DiskConfig], again: Collection[str] | None = None) -> tuple[Found, list[str]]:
         """Return the facts of the devices at the disks' paths, and the mistakes. Changes nothing.
 
-        If ``again`` is given, disks that are served and have the same config are only looked at if they are in it. So
-        the arrival of one disk costs nothing at the others.
+        ``again`` has the names of disks to look at, or is None for all. A disk that is not in it, is served and has the
+        same config keeps its facts. So the arrival of one disk costs nothing at the others.
         """
         found: dict[str, DiskFacts] = {}
         mistakes: list[str] = []

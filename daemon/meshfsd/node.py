@@ -254,9 +254,9 @@ class NodeExporter:
     async def _take_disks(self, config: Config, node: NodeConfig, again: Collection[str] | None) -> None:
         """Serve the listed disks of the config, those that were discovered, and the images in folders.
 
-        What has become a mistake since `Disks.check` is offered as missing. ``again`` has the names of disks that are
-        to be looked at again although they are served; None stands for all. Images that other files have replaced are
-        always looked at.
+        A disk that was correct at `Disks.check` and has become a mistake since is offered as missing. ``again`` has the
+        names of disks that are looked at although they are served. None stands for all disks. Images that other files
+        have replaced are always looked at.
         """
         wanted = [*node.disks, *self._discovery.found, *self._enclosures.images]
         wanted += self._disks.suspended_without_device(wanted)
@@ -303,7 +303,7 @@ class NodeExporter:
             self._devices_changed.set()
 
     def _look_again(self) -> None:
-        """Have disks and images looked for that are not there any more, after a suspended disk was resumed."""
+        """Look for devices and images again, because that of a resumed disk may have left during the suspension."""
         self._devices_changed.set()
         self._images_changed.set()
 

@@ -95,7 +95,7 @@ class SesDevice:
         """Return the present state of the enclosure with only one command, as long as little changes.
 
         Only the status page is read, if its generation is that of the last reading and no slot was filled or emptied
-        since. All other pages are those of the last reading. If the status page is the same, too, the last reading
+        since. All other pages are those of the last reading. If the status page is also the same, the last reading
         itself is returned. Raises OSError if the device does not answer or went away.
         """
         with self._exchange() as exchange:
@@ -183,7 +183,7 @@ class SesDevice:
         return configuration
 
     def _check(self, page: bytes, configuration: Configuration) -> None:
-        """Raises OSError if ``page`` is no control page of ``configuration``."""
+        """Raise OSError if ``page`` is no control page of ``configuration``."""
         try:
             parse_control(page, configuration)
         except OutdatedPageError as error:
@@ -192,7 +192,7 @@ class SesDevice:
             raise OSError(errno.EINVAL, str(error), str(self.path)) from error
 
     def _check_identity(self, configuration: Configuration) -> None:
-        """Raises OSError if another enclosure answers than the one that had this device node before."""
+        """Raise OSError if another enclosure answers than the one that had this device node before."""
         found = configuration.primary.logical_id
         if self._logical_id is not None and found != self._logical_id:
             raise OSError(errno.ENODEV, f"another enclosure answers, with the logical id {found:#018x}", str(self.path))

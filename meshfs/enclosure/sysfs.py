@@ -30,7 +30,7 @@ _LINK_PREFIX: Final = "enclosure_device:"
 def find_ses_devices(sys_root: Path = Path("/sys"), dev_root: Path = Path("/dev")) -> list[SesFound]:
     """Return all SES devices, in the order of their addresses. Raises OSError if descriptors or memory are short.
 
-    A disk may say that it has enclosure services, too (EncServ). Many such disks refuse all pages, so a disk only
+    A disk may also say that it has enclosure services (EncServ). Many such disks refuse all pages, so a disk only
     counts if the kernel's ses driver could read its pages.
     """
     folders = {(folder / "device").resolve(): folder for folder in _entries(sys_root / "class/enclosure")}

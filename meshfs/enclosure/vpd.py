@@ -17,7 +17,7 @@ _ADDRESS_BYTES: Final = 8
 
 
 def port_addresses(page: bytes) -> tuple[int, ...]:
-    """Return the SAS addresses of the target ports that the page names. A malformed page has those before the fault."""
+    """Return the SAS addresses of the target ports on the page. Of a malformed page, return those before the fault."""
     if len(page) < _HEAD_BYTES or page[1] != _PAGE_CODE:
         return ()
     end = min(len(page), _HEAD_BYTES + int.from_bytes(page[2:4], "big"))

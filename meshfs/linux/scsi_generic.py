@@ -110,7 +110,7 @@ class CheckCondition(OSError):
 
     @property
     def is_unsupported(self) -> bool:
-        """Return whether the device does not support what was asked for, and will not either when it is repeated."""
+        """Return whether the device does not support the command, so that a repetition is of no use."""
         return self.sense is not None and self.sense.key == _ILLEGAL_REQUEST
 
 

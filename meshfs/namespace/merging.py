@@ -69,7 +69,7 @@ class _Exporter(Generic[I]):
 
 @dataclass(frozen=True, slots=True)
 class Terms(Generic[I, E]):
-    """Says what a catalog is a catalog of.
+    """Describes the entries of a catalog.
 
     ``what`` is the word for one entry in texts. ``most`` is how many of them one exporter may announce. ``entry`` makes
     the entry from an info and from whether it is present. ``take`` returns the info that the catalog keeps, and a line

@@ -163,7 +163,7 @@ class Runner:
     def refuse(self, number: int) -> None:
         """Answer all queued requests, and every request that comes before ``serve``, with -``number``.
 
-        While the runner is paused, its requests wait nevertheless, and are refused at `resume`.
+        While the runner is paused, its requests go on waiting, and are refused at `resume`.
         """
         if self.paused:
             self._refusal_at_resume = number

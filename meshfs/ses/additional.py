@@ -23,7 +23,7 @@ Theory of the element index. Firmware disagrees on which elements it counts, so 
 
 With EIIOE 0, the first numbering of "elements", "all", "described" counts that puts every device slot's descriptor on
 a slot, and no two on the same slot. Without EIP, the descriptors belong one after the other to the elements of the
-third numbering. The kernel's ses driver and sg_ses handle such firmware, too.
+third numbering. The kernel's ses driver and sg_ses also handle such firmware.
 """
 
 import struct

@@ -142,7 +142,7 @@ def _padded(text: str, length: int) -> bytes:
 
 
 def check_generation(configuration: Configuration, reader: PageReader) -> None:
-    """Raises OutdatedPageError if the page of ``reader`` belongs to another configuration."""
+    """Raise OutdatedPageError if the page of ``reader`` belongs to another configuration."""
     if reader.generation != configuration.generation:
         raise OutdatedPageError(
             f"page {reader.code:02x} of the enclosure has generation {reader.generation}, but the configuration has"

@@ -10,7 +10,7 @@ FlowsDocument       the answer to "flows" and "flows-set"
   DiskFlows           how one disk is shared
   FlowItem            the part of one node and class in the I/O of the disk
 AdminDocument       the answer to "suspend", "drain", "resume" and "admin"
-  DiskAdminItem       what an administrator wants of one disk, and how far that is
+  DiskAdminItem       what an administrator wants of one disk, and the progress
 """
 
 from typing import TypedDict
@@ -127,7 +127,7 @@ class MachineDisk(TypedDict):
 
 
 class ExporterEnclosure(TypedDict):
-    """An enclosure of the node. ``slots`` is the number of its slots, and ``disks`` that of the disks in them."""
+    """Describes an enclosure of the node. ``slots`` counts its slots, and ``disks`` the disks in them."""
 
     name: str
     id: str

@@ -103,7 +103,7 @@ class MachineDiskRecord(Record):
 
 
 class ExporterEnclosureRecord(Record):
-    """An enclosure that the exporter serves."""
+    """Describes an enclosure that the exporter serves."""
 
     name = text()
     id = text()
@@ -223,7 +223,7 @@ class FlowsRecord(StatusRecord):
 
 
 class DiskAdminRecord(Record):
-    """Holds what an administrator wants of a disk, and how far that is."""
+    """Holds what an administrator wants of a disk, and the progress."""
 
     name = text()
     id = text()

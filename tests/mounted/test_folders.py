@@ -145,7 +145,7 @@ def test_another_file_replaces_an_image(cluster: LocalCluster, tmp_path: Path) -
     new.rename(folder_of(cluster, "n1") / "a.img")
     until(lambda: slots(cluster, "n3").get("slot01") not in (None, name), "another disk is there", SHOWN_WITHIN_S)
     assert disk(cluster, slots(cluster, "n3")["slot01"]).read_bytes()[:3] == b"new"
-    # A file with the same id at the same path is another file, too.
+    # A file with the same id at the same path is also another file.
     now = slots(cluster, "n3")["slot01"]
     copy = tmp_path / "copy.img"
     copy.write_bytes(b"copy".ljust(SIZE, b"\0"))

@@ -33,8 +33,8 @@ The exit status is 0 only if every node of the config has a mount that sees the 
 and devices, and reaches every exporter over all paths that are planned. A disk that the config hides from a node
 (access or nodes = "none") is no difference. Only root and the user of the mount's process may check.
 """
-_COLUMNS: Final = ("NODE", "DISKS", "EXPORTERS", "PATHS", "TOLD")
-_RIGHT: Final = ("DISKS", "EXPORTERS", "PATHS", "TOLD")
+_COLUMNS: Final = ("NODE", "DISKS", "EXPORTERS", "PATHS", "REPORTED")
+_RIGHT: Final = ("DISKS", "EXPORTERS", "PATHS", "REPORTED")
 _BAR_CHARACTERS: Final = 30
 
 #: Is called with the number of exporters that were asked, and the number of all exporters.

@@ -77,11 +77,13 @@ def add_parser(verbs: Subparsers) -> None:
         metavar="BYTES",
         help="begin here; K, M, G, T for powers of 1024 (default: the start)",
     )
-    parser.add_argument("--length", type=size_of, metavar="BYTES", help="this much (default: up to the end)")
-    parser.add_argument("--zero", action="store_true", help="make the range read as zeros")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument(
-        "--force", action="store_true", help="even if the disk is open in this mount, or holds a file system"
+        "--length", type=size_of, metavar="BYTES", help="clear this many bytes (default: up to the end)"
+    )
+    parser.add_argument("--zero", action="store_true", help="make the range read as zeros")
+    parser.add_argument("--yes", action="store_true", help="do not ask for a confirmation")
+    parser.add_argument(
+        "--force", action="store_true", help="clear the disk even if it is open in this mount, or holds a file system"
     )
     output.add_json(parser)
     parser.set_defaults(run=run)

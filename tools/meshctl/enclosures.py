@@ -13,7 +13,7 @@ _COLUMNS = ("ID", "NODE", "NAME", "KIND", "STATE", "ACCESS", "SLOTS", "DISKS", "
 _CODES = ("not-allowed", "mount-", "version-", "exporter-", "enclosure-", "slot-")
 _EPILOG = """\
 SLOTS counts the slots, DISKS those with a disk of the mesh. LAMPS names the slots whose locate lamp or fault lamp is
-on. WHY says what is wrong: for example why a page of the enclosure was refused. "meshctl locate" and "meshctl fault"
+on. WHY says what is wrong, for example why a page of the enclosure was refused. "meshctl locate" and "meshctl fault"
 switch lamps.
 """
 

@@ -34,9 +34,9 @@ _ATTEMPTS: Final = 5
 #: The times after a control page at which the lamp is looked at, until it follows.
 _LOOKS_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0)
 _EPILOG = """\
-DISK is the id of a disk, or NODE/NAME; its slot is meant. A slot is named by the id of its enclosure, or the
-enclosure's NODE/NAME, and by the slot's name or number: enc-n1-shelf/slot07, n1/shelf/7. "meshctl enclosures --tree"
-shows them. The exit status is 0 only if the enclosure shows the lamp as it was asked for.
+DISK is the id of a disk, or NODE/NAME, and stands for the slot of that disk. A slot is named by the id of its
+enclosure, or the enclosure's NODE/NAME, and by the slot's name or number: enc-n1-shelf/slot07, n1/shelf/7.
+"meshctl enclosures --tree" shows them. The exit status is 0 only if the enclosure shows the lamp as wanted.
 """
 
 
@@ -217,9 +217,7 @@ def _refusal(error: OSError) -> MeshfsError:
     if error.errno == errno.ESTALE:
         return _Changed("the enclosure has changed")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        text = (
-            "only root and the group disk may, and only from nodes with access rw (enclosures.md); or it is mounted ro"
-        )
+        text = "only root and the group disk may switch lamps, from a node with access rw, in a mesh not mounted ro"
         return LampError(f"{error.strerror}: {text}")
     return LampError(error.strerror or str(error))
 

@@ -84,7 +84,7 @@ def _of_node(seen: MeshSeen, node: str) -> Iterator[Problem]:
 
 
 def _reason(views: Mapping[str, Sequence[SeenView]], exporter: str) -> str:
-    """Return why a node does not reach an exporter, as it told other exporters."""
+    """Return why a node does not reach an exporter, as the node reported to other exporters."""
     for told in views.values():
         for each in told:
             for reach in each.view.reach:
@@ -96,7 +96,7 @@ def _reason(views: Mapping[str, Sequence[SeenView]], exporter: str) -> str:
 def _of_view(exporter: str, exchange: ViewExchange, seen: SeenView) -> Iterator[tuple[str, str]]:
     """Yield the code and the text of each difference between an exporter and a view of it."""
     if seen.age_s > VIEW_OLD_S:
-        yield "check-old", f"it has told exporter {exporter} nothing for {seen.age_s:.0f} s; look at its mount"
+        yield "check-old", f"it has reported nothing to exporter {exporter} for {seen.age_s:.0f} s; look at its mount"
     offered = _offered_to(exchange, seen)
     shown = {disk.id: disk for disk in seen.view.disks}
     missing = [each for each in offered if each not in shown]

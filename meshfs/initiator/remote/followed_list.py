@@ -32,7 +32,7 @@ class FollowedList(Generic[T]):
     """Follows one list. ``what`` names its entries, as "disks".
 
     ``query`` asks for the list, on a channel and the root of its share, until a deadline. ``take`` gets each answer.
-    ``pause_s`` returns the pause between two changes. To take over a long list stops all I/O of the mount for a while,
+    ``pause_s`` returns the pause between two changes. Taking over a long list stops all I/O of the mount for a while,
     so the pause grows with the list.
     """
 

@@ -78,7 +78,7 @@ def test_a_symmetric_mesh_exits_with_0(mount: Mount, capsys: pytest.CaptureFixtu
     code, out, err = run(capsys, "check", mount.point)
     assert (code, err) == (0, "")
     assert [" ".join(line.split()) for line in out.splitlines()] == [
-        "NODE DISKS EXPORTERS PATHS TOLD",
+        "NODE DISKS EXPORTERS PATHS REPORTED",
         "n1 1/1 1/1 1/1 1.0s ago",
         "n2 1/1 1/1 1/1 1.0s ago",
         "all 2 nodes see the same disks (1)",

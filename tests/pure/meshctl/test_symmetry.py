@@ -133,7 +133,7 @@ def test_without_an_exporter_that_answers_no_node_is_blamed() -> None:
 def test_a_mount_that_has_become_silent() -> None:
     ((code, line),) = found(mesh(n1_n2=seen(age_s=VIEW_OLD_S + 1)))
     assert code == "check-old"
-    assert "nothing for 76 s" in line
+    assert "nothing to exporter n1 for 76 s" in line
 
 
 def test_each_mount_of_a_node_is_compared() -> None:

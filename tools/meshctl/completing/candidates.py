@@ -20,7 +20,7 @@ class Candidate:
 
 @dataclass
 class Candidates:
-    """Collects the words that may follow. ``files`` says that the name of a file may follow, too."""
+    """Collects the words that may follow. ``files`` says that the name of a file may also follow."""
 
     words: list[Candidate] = field(default_factory=list)
     files: bool = False
