@@ -75,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json({"mounts": [as_json(each) for each in checked]}, found)
     else:
-        output.print_blocks([block(each, len(checked) > 1) for each in checked], found)
+        shown = [block(each, len(checked) > 1) for each in checked if each.mesh is not None]
+        output.print_blocks(shown, found)
     return output.exit_status(found)
 
 
