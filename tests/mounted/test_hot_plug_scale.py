@@ -18,10 +18,10 @@ NODES = 16
 DISKS = 26
 #: Every folder has free slots, so that images can move and come from other nodes.
 SLOTS = 40
-ROUNDS = 24
+ROUNDS = 16
 #: After these rounds, every code path has run, and caches are as large as they get.
-WARM_UP_ROUNDS = 12
-LOADS = 3
+WARM_UP_ROUNDS = 8
+LOADS = 2
 #: The growth of all processes together that is still noise.
 DESCRIPTORS_SLACK = 16
 MEMORY_SLACK_FRACTION = 0.05
