@@ -90,6 +90,7 @@ def test_smbclient_lists_the_share(cluster: LocalCluster) -> None:
     assert [line.split()[:2] for line in listed.splitlines() if "Disk" in line] == [
         ["disks", "Disk"],
         ["disks-system", "Disk"],
+        ["enclosures", "Disk"],
         ["scratch", "Disk"],
     ]
 
