@@ -190,7 +190,9 @@ class SystemdMachine:
         return Path(f"/proc/{self._init}/root/run/systemd/private").exists()
 
     def command(self, *command: str | Path) -> list[str]:
-        return ["nsenter", f"--target={self._init}", "--all", *map(str, command)]
+        # tools/test keeps bytecode in a folder of its own. The machine must keep it where its packages expect it.
+        clean = ["env", "--unset=PYTHONPYCACHEPREFIX"]
+        return ["nsenter", f"--target={self._init}", "--all", *clean, *map(str, command)]
 
     def run(self, *command: str | Path, status: int | None = 0, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         """Return the command's output and errors. Raise MachineFailure for another exit status (None accepts any)."""
