@@ -43,9 +43,9 @@ def content(path: Path, size_bytes: int) -> bytes:
 
 def test_a_scsi_disk_is_unmapped_by_whole_granules(new_cluster: Callable[..., LocalCluster]) -> None:
     run("modprobe", "scsi_debug", *SCSI_DEBUG)
+    cluster = new_cluster()
     try:
         device = await_disk("scsi_debug")
-        cluster = new_cluster()
         path = up(cluster, device)
         (found,) = cluster.control("n1")["disks"]
         fill(path, MIB)
@@ -57,8 +57,9 @@ def test_a_scsi_disk_is_unmapped_by_whole_granules(new_cluster: Callable[..., Lo
         fill(path, MIB)
         cluster.meshctl("discard", str(path), "--yes", "--zero", "--offset", "1000", "--length", "100000")
         assert content(path, MIB) == b"\xaa" * 1000 + bytes(100000) + b"\xaa" * (MIB - 101000)
-        cluster.close()
     finally:
+        # The module can only be removed when no exporter has the disk any more, also if the test failed.
+        cluster.close()
         run("modprobe", "--remove", "scsi_debug", status=None)
 
 
