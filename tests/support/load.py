@@ -13,7 +13,7 @@ FIRST_WITHIN_S = 60.0
 
 
 class Load(threading.Thread):
-    """Writes one block of a disk again and again. `errno` is that of the first write that failed, or 0."""
+    """Writes one block of a disk again and again. `errno` is that of the open or the first write that failed, or 0."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -32,7 +32,11 @@ class Load(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        fd = os.open(self._path, os.O_RDWR | os.O_DIRECT)
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_DIRECT)
+        except OSError as error:
+            self.errno = error.errno or -1
+            return
         try:
             while not self._ending.is_set() and not self.errno:
                 self.errno = write_errno(fd, 8 * MIB, flush=False)

@@ -5,7 +5,8 @@
         shelf.plug(disk, slot=2)            /dev/sdX appears, and the enclosure reports its address in slot 2
         shelf.pull(disk)                    /dev/sdX disappears, and slot 2 is empty
 
-A caller may look at the enclosure and the disks at any time, for example at ``shelf.enclosure.slots[1].locate``.
+A caller may look at the enclosure and the disks at any time, for example at ``shelf.enclosure.slots[1].locate``. No
+thread of the caller's process may hold Python's lock while it waits for I/O at the disks, as a vfork can.
 """
 
 import os
