@@ -1,6 +1,7 @@
 """The entries of the tree of a mount: directories, symlinks, the status file, files of disks and enclosures. Pure."""
 
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Final, Self
 
@@ -69,14 +70,14 @@ class StatusFile(TreeEntry):
         super().__init__(path, inode, stat.S_IFREG | 0o444, mtime_ns)
 
 
-class DeviceFile(TreeEntry):
+class DeviceFile(TreeEntry, ABC):
     """Is the base class of the files that have extended attributes: those of disks and of enclosures."""
 
     __slots__ = ()
 
+    @abstractmethod
     def xattrs(self) -> dict[bytes, bytes]:
         """Return the extended attributes. Those with an unknown value are left out."""
-        raise NotImplementedError
 
 
 class DiskFile(DeviceFile):
